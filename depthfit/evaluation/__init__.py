@@ -1,0 +1,1 @@
+"""Errors against ground truth, computed from saved results alone."""

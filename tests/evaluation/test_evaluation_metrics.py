@@ -1,0 +1,114 @@
+"""Metrics against scipy and cases worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.linalg import orthogonal_procrustes
+from scipy.spatial import procrustes
+from scipy.spatial.transform import Rotation
+
+from depthfit.evaluation import metrics
+
+
+@pytest.fixture
+def joints() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(5, 24, 3)) * 0.4
+
+
+def test_offset_of_50_mm_on_all_but_the_root_is_50_mm(joints):
+    moved = joints + np.array([0.03, 0.0, 0.04])
+    np.testing.assert_allclose(metrics.mpjpe(moved, joints), 0, atol=1e-9)
+    moved[:, 0] = joints[:, 0]
+    np.testing.assert_allclose(metrics.mpjpe(moved, joints), 50 * 23 / 24)
+    np.testing.assert_allclose(metrics.mean_distance(moved, joints), 50 * 23 / 24)
+
+
+def test_alignment_undoes_a_similarity(joints):
+    rotation = Rotation.random(5, random_state=1).as_matrix()
+    moved = 1.3 * joints @ rotation.transpose(0, 2, 1) + [1.0, -2.0, 5.0]
+    np.testing.assert_allclose(metrics.similarity_align(moved, joints), joints, atol=1e-12)
+    assert (metrics.mpjpe(moved, joints) > 100).all()
+
+
+def test_alignment_equals_scipy(joints):
+    """scipy's disparity is the squared error with the truth scaled to unit norm, reflections allowed: with
+    small noise the best orthogonal matrix is a rotation and the two agree."""
+    noisy = joints @ Rotation.random(random_state=2).as_matrix() + 0.02 * np.random.default_rng(3).normal(
+        size=joints.shape
+    )
+    aligned = metrics.similarity_align(noisy, joints)
+    for ours, true, raw in zip(aligned, joints, noisy, strict=True):
+        centred = true - true.mean(0)
+        rotation, scale = orthogonal_procrustes(raw - raw.mean(0), centred)
+        best = (raw - raw.mean(0)) @ rotation * scale / ((raw - raw.mean(0)) ** 2).sum() + true.mean(0)
+        np.testing.assert_allclose(ours, best, atol=1e-10)
+        _, _, disparity = procrustes(true, raw)
+        assert ((ours - true) ** 2).sum() / (centred**2).sum() == pytest.approx(disparity)
+
+
+def test_a_mirrored_body_is_not_forgiven(joints):
+    mirrored = joints * [-1.0, 1.0, 1.0]
+    error = metrics.pa_mpjpe(mirrored, joints)
+    _, scipy_allows_it, disparity = procrustes(joints[0], mirrored[0])
+    assert disparity == pytest.approx(0, abs=1e-12)
+    assert scipy_allows_it.shape == (24, 3)
+    assert (error > 50).all()
+
+
+def test_batch_axes_are_kept(joints):
+    other = joints + np.random.default_rng(4).normal(size=joints.shape)
+    whole = metrics.pa_mpjpe(np.stack([joints, other]), np.stack([other, joints]))
+    assert whole.shape == (2, 5)
+    np.testing.assert_allclose(whole[0, 3], metrics.pa_mpjpe(joints[3], other[3]))
+
+
+def test_vertex_error_is_relative_to_the_pelvis():
+    mesh = np.random.default_rng(5).normal(size=(2, 50, 3))
+    pelvis, moved = np.zeros((2, 3)), np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 9.0]])
+    np.testing.assert_allclose(metrics.vertex_error(mesh + moved[:, None], moved, mesh, pelvis), 0, atol=1e-9)
+    np.testing.assert_allclose(metrics.vertex_error(mesh + np.array([0, 0.05, 0]), pelvis, mesh, pelvis), 50)
+
+
+def test_camera_errors():
+    assert metrics.log_error(2000.0, 1000.0) == pytest.approx(np.log(2))
+    assert metrics.percent_error(900.0, 1000.0) == pytest.approx(10)
+    np.testing.assert_allclose(metrics.pelvis_error([[0, 0.3, 4.4]], [[0, 0, 4]]), [500])
+
+
+def test_reprojection_is_in_person_sizes():
+    truth = np.array([[0.0, 0.0], [50.0, 200.0], [20.0, 100.0]])
+    assert metrics.reprojection_error(truth + np.array([6.0, 8.0]), truth) == pytest.approx(10 / 200)
+
+
+def test_share_worse_forgives_ties():
+    assert metrics.share_worse([1.0, 2.0, 3.0, 5.0], [1.0, 1.0, 4.0, 4.0]) == 0.5
+
+
+def test_coverage_of_honest_and_of_too_narrow_intervals():
+    error = np.random.default_rng(6).normal(size=20000) * 0.1
+    assert metrics.interval_coverage(error, 0.1, 0.68) == pytest.approx(0.68, abs=0.01)
+    assert metrics.interval_coverage(error, 0.1, 0.95) == pytest.approx(0.95, abs=0.01)
+    assert metrics.interval_coverage(error, 0.05, 0.95) < 0.7
+    assert np.isnan(metrics.interval_coverage(error, np.nan, 0.95))
+
+
+def test_bootstrap_agrees_with_the_normal_approximation():
+    values = np.random.default_rng(7).normal(10, 2, size=400)
+    low, high = metrics.bootstrap_interval(values)
+    half = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.05)
+    assert high == pytest.approx(values.mean() + half, abs=0.05)
+
+
+def test_bootstrap_draws_images_not_people():
+    """Four equal people an image carry the information of one: the interval is that of 100, not of 400."""
+    image_values = np.random.default_rng(8).normal(10, 2, size=100)
+    values, images = np.repeat(image_values, 4), np.repeat(np.arange(100), 4)
+    low, high = metrics.bootstrap_interval(values, images)
+    assert high - low == pytest.approx(2 * 1.96 * image_values.std() / 10, rel=0.15)
+
+
+def test_shapes_that_differ_are_named():
+    with pytest.raises(ValueError, match=r"\(24, 3\).*\(17, 3\)"):
+        metrics.mpjpe(np.zeros((24, 3)), np.zeros((17, 3)))
