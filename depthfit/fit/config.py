@@ -1,0 +1,171 @@
+"""Settings of a fit. Every weight is 1 / sigma, and every sigma says its unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class PoseConfig:
+    """How the body pose is stepped, and its prior.
+
+    Attributes:
+        space: ``tokens``, or ``rotations``: plain joint rotations.
+        sigma_rad: Spread of a predicted joint's error, median over the joints. It sets the size of the
+            prior in both spaces: tokens take their shape from the regressor's token probabilities.
+        distal_factor: In ``rotations``, how much wider elbows, wrists, knees, ankles and feet are.
+        floor: Share of the codebook's variance that every token direction keeps.
+        root_sigma_rad: Spread of the predicted root orientation.
+    """
+
+    space: str = "tokens"
+    sigma_rad: float = 0.12
+    distal_factor: float = 1.5
+    floor: float = 0.02
+    root_sigma_rad: float = 0.3
+
+
+@dataclass
+class KeypointConfig:
+    """2D keypoints.
+
+    Attributes:
+        use: Take them as evidence.
+        noise_factor: Detector error in units of the OKS sigma times the square root of the person's area.
+        model_cm: Error of the body's own keypoints (where a detector sees an elbow), on the body.
+        robust_sigmas: Geman-McClure scale.
+    """
+
+    use: bool = True
+    noise_factor: float = 0.35
+    model_cm: float = 1.0
+    robust_sigmas: float = 4.0
+
+
+@dataclass
+class DepthConfig:
+    """The depth map.
+
+    Attributes:
+        use: Take it as evidence.
+        samples: Pixels a person.
+        pixel_sigma: Log-depth error of a pixel, beside the smooth field.
+        surface_cm: How far the true surface departs from the body's beyond shape and clothes.
+        field_sigma: Log-depth amplitude of the smooth error field over a person; zero takes the pixels as
+            independent.
+        field_order: Highest order of the field's cosines along each side of the person's box.
+        scale_sigma: Log-scale error of the whole map.
+        erode_px: Pixels dropped on either side of a depth jump, in px of the depth map.
+        robust_sigmas: Geman-McClure scale.
+    """
+
+    use: bool = True
+    samples: int = 500
+    pixel_sigma: float = 0.015
+    surface_cm: float = 1.5
+    field_sigma: float = 0.02
+    field_order: int = 3
+    scale_sigma: float = 0.12
+    erode_px: int = 3
+    robust_sigmas: float = 3.0
+
+
+@dataclass
+class ContourConfig:
+    """The person's outline.
+
+    Attributes:
+        source: ``auto`` (mask, else depth edge), ``mask``, ``depth`` or ``none``.
+        points: Outline points a person, and rim points a person.
+        pixel_sigma: px, error of the outline.
+        surface_cm: Error of the outline on the body: clothes and hair beyond their mean.
+        robust_sigmas: Geman-McClure scale.
+    """
+
+    source: str = "auto"
+    points: int = 240
+    pixel_sigma: float = 2.0
+    surface_cm: float = 1.5
+    robust_sigmas: float = 3.0
+
+
+@dataclass
+class BodyConfig:
+    """Shape and clothes.
+
+    Attributes:
+        betas_sigma: Spread of the predicted betas about the truth; the population's is one.
+        clothes_cm: Mean stand-off of clothes; ``clothes_sigma_cm`` its spread between people.
+        height_m: Known height of every person, or ``None``; ``height_sigma_m`` its error.
+    """
+
+    betas_sigma: float = 1.0
+    clothes_cm: float = 1.5
+    clothes_sigma_cm: float = 0.8
+    height_m: float | None = None
+    height_sigma_m: float = 0.02
+
+
+@dataclass
+class CameraConfig:
+    """The camera.
+
+    Attributes:
+        focal_px: Known focal of every image, or ``None``.
+        sigma_log_focal: Its error; ``None`` takes that of the focal's source.
+        freeze_focal: Hold the focal at its prior mean.
+    """
+
+    focal_px: float | None = None
+    sigma_log_focal: float | None = None
+    freeze_focal: bool = False
+
+
+@dataclass
+class SolverConfig:
+    """The schedule.
+
+    Attributes:
+        grid: Side in cells of the window in which a person is rendered for association.
+        rounds: Rounds of association and steps with all unknowns free.
+        steps: Steps a round.
+        hypotheses: Also try limbs flipped front to back where the depth contradicts the prediction.
+    """
+
+    grid: int = 128
+    rounds: int = 8
+    steps: int = 3
+    hypotheses: bool = True
+
+
+@dataclass
+class VerdictConfig:
+    """When a fit is refused.
+
+    Attributes:
+        use: Refuse at all.
+        min_keypoints: Detected points that a fit needs at the least.
+        max_prior_rms: Root mean square of the pose prior's residual, in sigmas.
+        max_reprojection: Median reprojection error as a share of the person's size in the image.
+        max_depth_residual: Median absolute log-depth residual.
+    """
+
+    use: bool = True
+    min_keypoints: int = 6
+    max_prior_rms: float = 3.0
+    max_reprojection: float = 0.06
+    max_depth_residual: float = 0.08
+
+
+@dataclass
+class FitConfig:
+    """All settings of a fit."""
+
+    pose: PoseConfig = field(default_factory=PoseConfig)
+    keypoints: KeypointConfig = field(default_factory=KeypointConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
+    contour: ContourConfig = field(default_factory=ContourConfig)
+    body: BodyConfig = field(default_factory=BodyConfig)
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    verdict: VerdictConfig = field(default_factory=VerdictConfig)

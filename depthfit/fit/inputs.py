@@ -1,0 +1,76 @@
+"""What a fit is given: images with a camera prior, depth and outlines, and the people in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class OutlineInput:
+    """Points of a person's outline.
+
+    Attributes:
+        xy: (C, 2) px; normal: (C, 2) unit, outward.
+        closed: The outline is all there is (a mask): a rim that is far from it is wrong. A depth edge is
+            not: parts of the rim may have no edge.
+    """
+
+    xy: Tensor
+    normal: Tensor
+    closed: bool
+
+
+@dataclass(frozen=True)
+class PersonInput:
+    """One person: a prediction, and the evidence about them.
+
+    Attributes:
+        root: (3, 3); pose: (23, 3, 3); betas: (10,): the prediction, camera frame.
+        transl: (3,) m and focal (px): the prediction's own camera, for the record.
+        keypoints: (K, 2) px in the order of ``joints.KEYPOINTS``; confidence: (K,), 0 = not detected.
+        area: px^2, of the person in the image.
+        box: (4,) px, x0 y0 x1 y1 of the evidence.
+        token_probabilities: (T, codes) or ``None``.
+        label: Value of this person in the label mask, or ``None``.
+        outline: ``None`` where there is none.
+    """
+
+    root: Tensor
+    pose: Tensor
+    betas: Tensor
+    transl: Tensor
+    focal: float
+    keypoints: Tensor
+    confidence: Tensor
+    area: float
+    box: Tensor
+    token_probabilities: Tensor | None = None
+    label: int | None = None
+    outline: OutlineInput | None = None
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """One image.
+
+    Attributes:
+        log_focal, log_focal_sigma: Prior of the focal (log of px).
+        center: (2,) px.
+        log_depth: (H, W) log of metres, or ``None``; ``depth_valid`` (H, W) bool.
+        depth_focal: px, the focal that the depth estimator assumed, or ``None`` for metric depth.
+        labels: (H, W) person labels, 0 = none, or ``None``.
+    """
+
+    name: str
+    width: int
+    height: int
+    log_focal: float
+    log_focal_sigma: float
+    center: Tensor
+    log_depth: Tensor | None = None
+    depth_valid: Tensor | None = None
+    depth_focal: float | None = None
+    labels: Tensor | None = None
+    people: list[PersonInput] = field(default_factory=list)

@@ -1,0 +1,294 @@
+"""From inputs to the tensors of a batch: every person's evidence in one window of their own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from depthfit.body.model import Body
+from depthfit.errors import DepthfitError
+from depthfit.fit.config import FitConfig
+from depthfit.fit.inputs import ImageInput, PersonInput
+from depthfit.fit.space import PoseSpace, RotationSpace, TokenSpace, flat_token_prior, token_prior
+from depthfit.joints import KEYPOINTS, NUM_BODY_JOINTS, OKS_SIGMA, SMPL_JOINTS
+from depthfit.residuals import KeypointTargets
+from depthfit.residuals.prior import ImagePrior, PersonPrior
+from depthfit.so3 import from_6d, to_6d
+from depthfit.state import StepLayout
+from depthfit.struct import TensorStruct
+from depthfit.tokens.vqvae import Tokenizer
+
+BOX_MARGIN = 1.3
+"""Side of a person's window over the side of their evidence's box."""
+DISTAL = ("knee", "ankle", "elbow", "wrist", "foot")
+
+
+@dataclass(frozen=True)
+class Window(TensorStruct):
+    """Evidence of N people on a square grid of S x S pixels of the image.
+
+    Attributes:
+        origin: (N, 2) px of cell (0, 0); step: (N,) px between cells.
+        log_depth: (N, S, S) canonical (or metric) log depth; depth_valid: (N, S, S) bool.
+        own: (N, S, S) bool: the person may be seen here (their mask, or anywhere without one).
+        other: (N, S, S) bool: another person's mask.
+    """
+
+    origin: Tensor
+    step: Tensor
+    log_depth: Tensor
+    depth_valid: Tensor
+    own: Tensor
+    other: Tensor
+
+
+@dataclass(frozen=True)
+class Outline(TensorStruct):
+    """Outline points of N people: xy, normal (N, C, 2), valid (N, C), closed (N,) bool."""
+
+    xy: Tensor
+    normal: Tensor
+    valid: Tensor
+    closed: Tensor
+
+
+@dataclass(frozen=True)
+class Batch(TensorStruct):
+    """A batch of I images with N people as tensors, and the priors.
+
+    Attributes:
+        group: (N,) image of each person; center: (N, 2) px; size: (N,) px, of the person in the image.
+        focal_coupling: (N,) one where depth is canonical, zero where it is metric.
+        root, pose, betas: The prediction.
+    """
+
+    group: Tensor
+    center: Tensor
+    size: Tensor
+    focal_coupling: Tensor
+    root: Tensor
+    pose: Tensor
+    betas: Tensor
+    targets: KeypointTargets
+    window: Window
+    outline: Outline
+    person_prior: PersonPrior
+    image_prior: ImagePrior
+
+    @property
+    def num_images(self) -> int:
+        return len(self.image_prior.log_focal)
+
+
+def make_batch(
+    images: list[ImageInput], body: Body, config: FitConfig, layout: StepLayout, device: torch.device
+) -> Batch:
+    """Gather images that have at least one person each."""
+    people = [(i, image, person) for i, image in enumerate(images) for person in image.people]
+    if not people or any(not image.people for image in images):
+        raise DepthfitError("a batch needs images with at least one person each")
+
+    def stack(values: list[Tensor]) -> Tensor:
+        return torch.stack(values).to(device=device, dtype=body.v_template.dtype)
+
+    def numbers(values: list[float]) -> Tensor:
+        return torch.tensor(values, device=device, dtype=body.v_template.dtype)
+
+    windows = [_window(image, person, config) for _, image, person in people]
+    window = Window(
+        stack([w.origin for w in windows]),
+        stack([w.step for w in windows]),
+        stack([w.log_depth for w in windows]),
+        torch.stack([w.depth_valid for w in windows]).to(device),
+        torch.stack([w.own for w in windows]).to(device),
+        torch.stack([w.other for w in windows]).to(device),
+    )
+    sigma = [keypoint_sigma(person, image, body, config) for _, image, person in people]
+    metric = [image.depth_focal is None for _, image, _ in people]
+    return Batch(
+        group=torch.tensor([i for i, _, _ in people], device=device),
+        center=stack([image.center for _, image, _ in people]),
+        size=numbers([_size(person) for _, _, person in people]),
+        focal_coupling=numbers([0.0 if m else 1.0 for m in metric]),
+        root=stack([p.root for _, _, p in people]),
+        pose=stack([p.pose for _, _, p in people]),
+        betas=stack([p.betas for _, _, p in people]),
+        targets=KeypointTargets(stack([p.keypoints.nan_to_num() for _, _, p in people]), stack(sigma)),
+        window=window,
+        outline=_outlines([p for _, _, p in people], config).to(device, body.v_template.dtype),
+        person_prior=_person_prior([p for _, _, p in people], body, config, layout, device),
+        image_prior=ImagePrior(
+            numbers([image.log_focal for image in images]),
+            numbers([image.log_focal_sigma for image in images]),
+            numbers([config.depth.scale_sigma] * len(images)),
+        ),
+    )
+
+
+def keypoint_sigma(person: PersonInput, image: ImageInput, body: Body, config: FitConfig) -> Tensor:
+    """(K,) px: detector and model error in quadrature; infinite where there is no point.
+
+    A point of confidence c counts as one of sigma / c: detectors are less exact where they are less sure.
+    """
+    oks = torch.tensor([OKS_SIGMA[name] for name in KEYPOINTS])
+    detector = oks * math.sqrt(max(person.area, 1.0)) * config.keypoints.noise_factor
+    stature = float(body.v_template[:, 1].max() - body.v_template[:, 1].min())
+    # The scale px / m of a person is not known yet: their size in the image stands for it.
+    model = config.keypoints.model_cm / 100 * _size(person) / stature
+    confidence = person.confidence.to(oks)
+    seen = (confidence > 0) & person.keypoints.isfinite().all(-1)
+    sigma = torch.hypot(detector, torch.full_like(detector, model)) / confidence.clamp(min=0.05)
+    return torch.where(seen & torch.tensor(config.keypoints.use), sigma, torch.full_like(sigma, torch.inf))
+
+
+def pose_space(
+    images: list[ImageInput], batch: Batch, tokenizer: Tokenizer | None, config: FitConfig
+) -> tuple[PoseSpace, Tensor]:
+    """The space in which poses are stepped, and the tokens of the prediction (N, T, C)."""
+    people = [person for image in images for person in image.people]
+    body_pose = batch.pose[:, :NUM_BODY_JOINTS]
+    if config.pose.space == "rotations":
+        factor = [
+            config.pose.distal_factor if any(d in name for d in DISTAL) else 1.0
+            for name in SMPL_JOINTS[1 : NUM_BODY_JOINTS + 1]
+        ]
+        sigma = config.pose.sigma_rad * torch.tensor(factor).to(body_pose).repeat_interleave(3)
+        scale = torch.diag(sigma).expand(len(people), -1, -1)
+        return RotationSpace(body_pose, scale), body_pose.new_zeros(len(people), 0, 0)
+    if config.pose.space != "tokens" or tokenizer is None:
+        raise DepthfitError(f"pose.space={config.pose.space!r}: use 'tokens' (with a tokenizer) or 'rotations'")
+    floor = config.pose.floor
+    with_probabilities = [p.token_probabilities for p in people if p.token_probabilities is not None]
+    if with_probabilities and len(with_probabilities) == len(people):
+        probabilities = torch.stack(with_probabilities).to(body_pose)
+        prior = token_prior(tokenizer, probabilities, 1.0, floor)
+    else:
+        prior = flat_token_prior(tokenizer, tokenizer.encode(to_6d(body_pose)), 1.0, 1.0)
+    # What the decoder says otherwise than the prediction is held beside it, so that a fit which moves no
+    # token returns the prediction itself. It carries the tokenizer's own error and TokenHMR's mean pose.
+    offset = pose_offset(tokenizer.decode(prior.mean), body_pose)
+    return TokenSpace(tokenizer, prior, offset), prior.mean
+
+
+def pose_offset(decoded: Tensor, rotation: Tensor) -> Tensor:
+    """What to add to raw 6D poses (N, 21, 6) so that they orthonormalise to ``rotation`` (N, 21, 3, 3).
+
+    Lengths and the angle of the two raw vectors are kept, so the offset is zero where they agree.
+    """
+    a1, a2 = decoded[..., :3], decoded[..., 3:]
+    b1, b2, _ = from_6d(decoded).unbind(-2)
+    n1 = a1.norm(dim=-1, keepdim=True)
+    along, across = (b1 * a2).sum(-1, keepdim=True), (b2 * a2).sum(-1, keepdim=True)
+    r1, r2, _ = rotation.unbind(-2)
+    return torch.cat([n1 * r1, along * r1 + across * r2], -1) - decoded
+
+
+def _size(person: PersonInput) -> float:
+    box = person.box
+    return float(torch.maximum(box[2] - box[0], box[3] - box[1]).clamp(min=1))
+
+
+def _window(image: ImageInput, person: PersonInput, config: FitConfig) -> Window:
+    side = config.solver.grid
+    step = _size(person) * BOX_MARGIN / side
+    middle = torch.stack([person.box[0] + person.box[2], person.box[1] + person.box[3]]) / 2
+    origin = middle - step * (side - 1) / 2
+    offsets = torch.arange(side) * step
+    x, y = (origin[0] + offsets).round().long(), (origin[1] + offsets).round().long()
+    inside = ((y >= 0) & (y < image.height))[:, None] & ((x >= 0) & (x < image.width))[None]
+
+    def sample(values: Tensor) -> Tensor:
+        rows = (y * values.shape[0] // image.height).clamp(0, values.shape[0] - 1)
+        columns = (x * values.shape[1] // image.width).clamp(0, values.shape[1] - 1)
+        return values[rows[:, None], columns[None]]
+
+    log_depth, valid = torch.zeros(side, side), torch.zeros(side, side, dtype=torch.bool)
+    if config.depth.use and image.log_depth is not None and image.depth_valid is not None:
+        valid = sample(image.depth_valid) & inside
+        log_depth = torch.where(valid, sample(image.log_depth), log_depth)
+        if image.depth_focal is not None:
+            log_depth = log_depth - math.log(image.depth_focal)
+    own, other = inside, torch.zeros_like(inside)
+    if image.labels is not None and person.label is not None:
+        labels = sample(image.labels)
+        own, other = inside & (labels == person.label), inside & (labels != person.label) & (labels != 0)
+    return Window(origin, torch.tensor(step), log_depth, valid, own, other)
+
+
+def _outlines(people: list[PersonInput], config: FitConfig) -> Outline:
+    count = config.contour.points
+    xy, normal = torch.zeros(len(people), count, 2), torch.zeros(len(people), count, 2)
+    valid = torch.zeros(len(people), count, dtype=torch.bool)
+    closed = torch.zeros(len(people), dtype=torch.bool)
+    for i, person in enumerate(people):
+        if person.outline is None:
+            continue
+        # An outline with more points than asked for is thinned evenly.
+        total = len(person.outline.xy)
+        pick = torch.linspace(0, total - 1, min(total, count)).round().long()
+        xy[i, : len(pick)], normal[i, : len(pick)] = person.outline.xy[pick], person.outline.normal[pick]
+        valid[i, : len(pick)] = True
+        closed[i] = person.outline.closed
+    return Outline(xy, normal, valid, closed)
+
+
+def _person_prior(
+    people: list[PersonInput], body: Body, config: FitConfig, layout: StepLayout, device: torch.device
+) -> PersonPrior:
+    n, dtype = len(people), body.v_template.dtype
+    predicted = torch.stack([p.betas for p in people]).to(device=device, dtype=dtype)
+    own = 1 / config.body.betas_sigma**2
+    betas_sigma = predicted.new_full((n, layout.num_betas), (1 + own) ** -0.5)
+    ones = predicted.new_ones(n)
+    row, target = ones.new_zeros(n, layout.num_betas), ones.new_zeros(n)
+    if config.body.height_m is not None:
+        top, bottom = body.v_template[:, 1].argmax(), body.v_template[:, 1].argmin()
+        mean = body.v_template[top, 1] - body.v_template[bottom, 1]
+        slope = body.shapedirs[top, 1] - body.shapedirs[bottom, 1]
+        row = (slope / config.body.height_sigma_m).expand(n, -1)
+        target = ones * (config.body.height_m - mean) / config.body.height_sigma_m
+    return PersonPrior(
+        root=torch.stack([p.root for p in people]).to(device=device, dtype=dtype),
+        root_sigma=ones * config.pose.root_sigma_rad,
+        betas=predicted * own / (1 + own),
+        betas_sigma=betas_sigma,
+        clothes=ones * config.body.clothes_cm / 100,
+        clothes_sigma=ones * config.body.clothes_sigma_cm / 100,
+        field_sigma=field_spectrum(config).to(predicted).expand(n, -1),
+        height_row=row,
+        height_target=target,
+    )
+
+
+def field_orders(order: int) -> list[tuple[int, int]]:
+    """Orders (i, j) of the field's cosines with 0 < i + j <= order; the constant is the depth scale's."""
+    return [(i, j) for i in range(order + 1) for j in range(order + 1) if 0 < i + j <= order]
+
+
+def field_spectrum(config: FitConfig) -> Tensor:
+    """(K,) prior sigmas that fall as 1 / (i + j) and sum in quadrature to ``field_sigma``."""
+    orders = field_orders(config.depth.field_order)
+    if config.depth.field_sigma <= 0 or not orders:
+        return torch.zeros(0)
+    raw = torch.tensor([1.0 / (i + j) for i, j in orders])
+    return config.depth.field_sigma * raw / raw.norm()
+
+
+def field_basis(place: Tensor, config: FitConfig) -> Tensor:
+    """Cosines at window coordinates ``place`` (..., 2) in [0, 1], unit mean square: (..., K)."""
+    if config.depth.field_sigma <= 0:
+        return place.new_zeros(*place.shape[:-1], 0)
+    columns = []
+    for i, j in field_orders(config.depth.field_order):
+        wave = torch.cos(math.pi * i * place[..., 0]) * torch.cos(math.pi * j * place[..., 1])
+        columns.append(wave * math.sqrt((2 if i else 1) * (2 if j else 1)))
+    return torch.stack(columns, -1)
+
+
+def step_layout(body: Body, config: FitConfig) -> StepLayout:
+    """Columns of a step for this body and field."""
+    return StepLayout(body.num_betas, len(field_spectrum(config)))
+

@@ -1,0 +1,146 @@
+"""The schedule: camera from the prediction, then the root, then everything together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from depthfit.body.model import Body
+from depthfit.body.points import LandmarkTable
+from depthfit.fit.associate import MeshTopology, associate
+from depthfit.fit.config import FitConfig
+from depthfit.fit.initialise import translation
+from depthfit.fit.problem import Batch
+from depthfit.fit.space import Chart, PoseSpace
+from depthfit.fit.system import BodyFit, RobustScales
+from depthfit.joints import NUM_JOINTS
+from depthfit.solver import LevenbergMarquardtConfig, SolveSummary, minimize
+from depthfit.state import LOG_FOCAL, LOG_SCALE, FitState, ImageState, PersonState, StepLayout
+
+CAMERA_ROUNDS, ROOT_ROUNDS = 2, 2
+ROBUST_SCHEDULE = (4.0, 3.0, 2.0, 1.5)
+"""Factors on the robust scales of the first rounds: graduated non-convexity, so that what starts far from
+its evidence still feels it. Source: Blake & Zisserman, "Visual Reconstruction" (1987)."""
+CHART_ROUNDS = 3
+"""Rounds in a row at the start in which the tokens' chart is made anew; later every second round."""
+
+
+@dataclass
+class Solved:
+    """A state with the problem that it solves.
+
+    Attributes:
+        fit: The problem at its last association.
+        steps: (I,) accepted steps in all.
+        status: (I,) of the last solve, :class:`depthfit.solver.Status`.
+    """
+
+    state: FitState
+    fit: BodyFit
+    steps: Tensor
+    status: Tensor
+
+
+@dataclass
+class Scheduler:
+    """Runs stages over one batch."""
+
+    body: Body
+    table: LandmarkTable
+    topology: MeshTopology
+    batch: Batch
+    space: PoseSpace
+    layout: StepLayout
+    config: FitConfig
+
+    def start(self, tokens: Tensor) -> FitState:
+        """Prediction's pose, prior's camera, translation in closed form."""
+        batch = self.batch
+        images = ImageState(
+            batch.image_prior.log_focal.clone(), torch.zeros_like(batch.image_prior.log_focal)
+        )
+        skeleton = self.body.skeleton(batch.root, batch.pose, batch.betas)
+        rest = self.table.rest(batch.pose, batch.betas)
+        offset = skeleton.position - (skeleton.rotation @ skeleton.rest[..., None])[..., 0]
+        points = torch.einsum("njcd,npjd->npc", skeleton.rotation, rest.by_joint[:, NUM_JOINTS:])
+        points = points + rest.weight[:, NUM_JOINTS:] @ offset
+        transl = translation(points, batch.targets, images.log_focal.exp()[batch.group], batch.center)
+        people = PersonState(
+            root=batch.root,
+            pose=batch.pose,
+            betas=batch.betas,
+            bearing=transl[:, :2] / transl[:, 2:],
+            log_distance=transl[:, 2].log(),
+            clothes=batch.person_prior.clothes.clone(),
+            field=torch.zeros_like(batch.person_prior.field_sigma),
+            tokens=tokens,
+            dual=torch.zeros_like(tokens),
+        )
+        return FitState(people, images)
+
+    def camera(self, state: FitState) -> Solved:
+        """Camera, depth scale and translation; the prediction's body stays as it is."""
+        return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, chart_rounds=0)
+
+    def everything(self, state: FitState) -> Solved:
+        """Root first, then all unknowns together."""
+        rooted = self._run(state, ["root", "bearing", "distance", "clothes"], ROOT_ROUNDS, chart_rounds=0)
+        names = ["root", "pose", "betas", "bearing", "distance", "clothes", "field"]
+        full = self._run(rooted.state, names, self.config.solver.rounds, CHART_ROUNDS)
+        full.steps = full.steps + rooted.steps
+        return full
+
+    def problem(self, state: FitState, chart: Chart, free: list[str], widen: float) -> BodyFit:
+        """The least-squares problem with associations at ``state``."""
+        config, layout = self.config, self.layout
+        mask = torch.zeros(layout.size, dtype=torch.bool, device=self.batch.center.device)
+        for name in free:
+            mask[getattr(layout, name)] = True
+        shared = torch.ones(2, dtype=torch.bool, device=mask.device)
+        shared[LOG_FOCAL] = not config.camera.freeze_focal
+        shared[LOG_SCALE] = config.depth.use
+        return BodyFit(
+            body=self.body,
+            table=self.table,
+            group=self.batch.group,
+            center=self.batch.center,
+            targets=self.batch.targets,
+            matches=associate(self.body, self.topology, self.batch, state, config),
+            space=self.space,
+            chart=chart,
+            person_prior=self.batch.person_prior,
+            image_prior=self.batch.image_prior,
+            robust=RobustScales(
+                config.keypoints.robust_sigmas * widen,
+                config.depth.robust_sigmas * widen,
+                config.contour.robust_sigmas * widen,
+            ),
+            layout=layout,
+            free=mask,
+            free_shared=shared,
+        )
+
+    def _run(self, state: FitState, free: list[str], rounds: int, chart_rounds: int) -> Solved:
+        chart = flat_chart(state.people)
+        damping: Tensor | None = None
+        steps = torch.zeros(self.batch.num_images, dtype=torch.int64, device=self.batch.center.device)
+        solver = LevenbergMarquardtConfig(max_steps=self.config.solver.steps)
+        summary: SolveSummary | None = None
+        for k in range(rounds):
+            if "pose" in free and (k < chart_rounds or k % 2 == 0):
+                chart = self.space.chart(state.people)
+            widen = ROBUST_SCHEDULE[k] if k < len(ROBUST_SCHEDULE) else 1.0
+            fit = self.problem(state, chart, free, widen)
+            state, summary = minimize(fit, state, solver, damping)
+            damping = summary.damping.clamp(max=1.0)
+            steps = steps + summary.steps
+        assert summary is not None
+        return Solved(state, fit, steps, summary.status)
+
+
+def flat_chart(people: PersonState) -> Chart:
+    """A chart for stages in which the pose is held."""
+    eye = torch.eye(63, dtype=people.root.dtype, device=people.root.device)
+    return Chart(eye.expand(len(people.root), -1, -1))

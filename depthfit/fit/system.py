@@ -1,0 +1,217 @@
+"""The MAP problem of a batch of images, as the solver sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from depthfit import so3
+from depthfit.body.model import Body, Skeleton
+from depthfit.body.points import LandmarkTable, PosedPoints, VertexSubset, pose_points
+from depthfit.fit.space import Chart, PoseSpace
+from depthfit.joints import NUM_JOINTS
+from depthfit.residuals import (
+    ContourMatches,
+    DepthSamples,
+    KeypointTargets,
+    Rows,
+    contour_rows,
+    depth_rows,
+    keypoint_rows,
+)
+from depthfit.residuals.depth import RayHit, intersect
+from depthfit.residuals.prior import ImagePrior, PersonPrior
+from depthfit.residuals.rows import PersonBlock, normal_block
+from depthfit.solver import ArrowSystem, GemanMcClure
+from depthfit.solver.schur import scatter_sum
+from depthfit.state import LOG_FOCAL, LOG_SCALE, FitState, ImageState, PersonState, StepLayout
+from depthfit.struct import TensorStruct
+
+
+@dataclass(frozen=True)
+class Matches(TensorStruct):
+    """What association found: pixels with triangles, outline with rim, and the vertices of both.
+
+    ``subset`` holds the 3 P triangle corners of the depth samples, then the C rim vertices.
+    """
+
+    depth: DepthSamples
+    contour: ContourMatches
+    subset: VertexSubset
+
+
+@dataclass(frozen=True)
+class RobustScales:
+    """Geman-McClure scales in sigmas."""
+
+    keypoints: float
+    depth: float
+    contour: float
+
+
+@dataclass
+class BodyFit:
+    """Least squares over people and cameras (:class:`depthfit.solver.LeastSquares`).
+
+    Attributes:
+        body, table: The body and its landmarks.
+        group: (N,) image of each person.
+        center: (N, 2) px, principal point.
+        targets: Keypoints.
+        matches: Associations, held during a solve.
+        space, chart: Pose coordinates.
+        person_prior, image_prior: The rest of the prior.
+        robust: Kernel scales.
+        layout: Columns of a step.
+        free: (layout.size,) bool and ``free_shared`` (2,) bool: unknowns that may move.
+    """
+
+    body: Body
+    table: LandmarkTable
+    group: Tensor
+    center: Tensor
+    targets: KeypointTargets
+    matches: Matches
+    space: PoseSpace
+    chart: Chart
+    person_prior: PersonPrior
+    image_prior: ImagePrior
+    robust: RobustScales
+    layout: StepLayout
+    free: Tensor
+    free_shared: Tensor
+
+    def cost(self, state: FitState) -> Tensor:
+        """(I,) robust cost, priors included."""
+        people = sum(self.person_costs(state).values())
+        assert isinstance(people, Tensor)
+        image = (self.image_prior.residual(state.images) ** 2).sum(-1) / 2
+        return scatter_sum(people, self.group, len(image)) + image
+
+    def person_costs(self, state: FitState) -> dict[str, Tensor]:
+        """Robust cost of each term, (N,) each."""
+        skeleton = self.skeleton(state.people)
+        keypoint, depth, contour, _ = self._rows(state, skeleton)
+        return {
+            "keypoints": keypoint.cost(self._kernel("keypoints")),
+            "depth": depth.cost(self._kernel("depth")),
+            "contour": contour.cost(self._kernel("contour")),
+            "pose_prior": self.space.cost(state.people),
+            "other_priors": (self.person_prior.residual(state.people) ** 2).sum(-1) / 2,
+        }
+
+    def linearize(self, state: FitState) -> ArrowSystem:
+        """Gauss-Newton system in the chart's coordinates, frozen unknowns taken out."""
+        people = state.people
+        skeleton = self.skeleton(people)
+        keypoint, depth, contour, hit = self._rows(state, skeleton)
+        block = self._block("keypoints", keypoint, self._landmarks(people, skeleton), skeleton, people)
+        at_depth, at_rim = self._surface_points(people, skeleton, hit)
+        block = block + self._block("depth", depth, at_depth, skeleton, people)
+        block = block + self._block("contour", contour, at_rim, skeleton, people)
+        return self._freeze(self._with_priors(block, state))
+
+    def retract(
+        self, state: FitState, block_step: Tensor, shared_step: Tensor, damping: Tensor
+    ) -> FitState:
+        """Move along the manifold; see :class:`depthfit.state.StepLayout`."""
+        people, layout = state.people, self.layout
+        moved = people.replace(
+            root=so3.exp(block_step[:, layout.root]) @ people.root,
+            betas=people.betas + block_step[:, layout.betas],
+            bearing=people.bearing + block_step[:, layout.bearing],
+            log_distance=people.log_distance + block_step[:, layout.distance],
+            clothes=people.clothes + block_step[:, layout.clothes],
+            field=people.field + block_step[:, layout.field],
+        )
+        if self.free[layout.pose].any():
+            moved = self.space.move(self.chart, moved, block_step[:, layout.pose], damping[self.group])
+        images = ImageState(
+            state.images.log_focal + shared_step[:, LOG_FOCAL],
+            state.images.log_scale + shared_step[:, LOG_SCALE],
+        )
+        return FitState(moved, images)
+
+    def select(self, accepted: Tensor, new: FitState, old: FitState) -> FitState:
+        return new.select(accepted, old, self.group)
+
+    def skeleton(self, people: PersonState) -> Skeleton:
+        return self.body.skeleton(people.root, people.pose, people.betas)
+
+    def _kernel(self, term: str) -> GemanMcClure:
+        return GemanMcClure(getattr(self.robust, term))
+
+    def _landmarks(self, people: PersonState, skeleton: Skeleton) -> PosedPoints:
+        rest = self.table.rest(people.pose, people.betas)
+        points = pose_points(self.body, rest, skeleton, people.pose)
+        return points.map(lambda t: t[:, NUM_JOINTS:])
+
+    def _surface_points(
+        self, people: PersonState, skeleton: Skeleton, hit: RayHit
+    ) -> tuple[PosedPoints, PosedPoints]:
+        subset = self.matches.subset
+        rest = subset.rest(people.pose, people.betas)
+        inside = subset.points(rest, 0, hit.bary)
+        ones = torch.ones_like(self.matches.contour.sigma)[..., None]
+        rim = subset.points(rest, 3 * hit.z.shape[1], ones)
+        return (
+            pose_points(self.body, inside, skeleton, people.pose),
+            pose_points(self.body, rim, skeleton, people.pose),
+        )
+
+    def _rows(self, state: FitState, skeleton: Skeleton) -> tuple[Rows, Rows, Rows, RayHit]:
+        people, matches = state.people, self.matches
+        focal = state.images.log_focal.exp()[self.group]
+        transl = people.transl[:, None]
+        rest = self.table.rest(people.pose, people.betas)
+        offset = skeleton.position - (skeleton.rotation @ skeleton.rest[..., None])[..., 0]
+        points = torch.einsum("njcd,npjd->npc", skeleton.rotation, rest.by_joint[:, NUM_JOINTS:])
+        points = points + rest.weight[:, NUM_JOINTS:] @ offset + transl
+        keypoint = keypoint_rows(points, focal, self.center, self.targets)
+        surface = matches.subset.skin(skeleton, matches.subset.rest(people.pose, people.betas)) + transl
+        count = matches.depth.xy.shape[1]
+        triangle = surface[:, : 3 * count].unflatten(1, (count, 3))
+        hit = intersect(triangle, matches.depth.xy, focal, self.center, people.clothes)
+        scale = state.images.log_scale[self.group]
+        depth = depth_rows(hit, focal, scale, people.field, matches.depth)
+        rim = surface[:, 3 * count :]
+        contour = contour_rows(rim, focal, self.center, people.clothes, matches.contour)
+        return keypoint, depth, contour, hit
+
+    def _block(
+        self, term: str, rows: Rows, points: PosedPoints, skeleton: Skeleton, people: PersonState
+    ) -> PersonBlock:
+        return normal_block(rows, self._kernel(term), points, skeleton, people, self.layout)
+
+    def _with_priors(self, block: PersonBlock, state: FitState) -> ArrowSystem:
+        people, pose = state.people, self.layout.pose
+        n, size = len(self.group), self.layout.size
+        to_chart = torch.eye(size, dtype=self.center.dtype, device=self.center.device).repeat(n, 1, 1)
+        to_chart[:, pose, pose] = self.chart.basis
+        prior = self.person_prior.jacobian(people, self.layout)
+        hessian = to_chart.mT @ block.block @ to_chart + prior.mT @ prior
+        hessian.diagonal(dim1=-2, dim2=-1)[:, pose] += 1
+        residual = self.person_prior.residual(people)
+        gradient = (to_chart.mT @ block.block_gradient[..., None])[..., 0]
+        gradient = gradient + (prior.mT @ residual[..., None])[..., 0]
+        if self.free[pose].any():
+            gradient[:, pose] += self.space.offset(self.chart, people)
+        weight = self.image_prior.precision()
+        count = len(weight)
+        shared = scatter_sum(block.shared, self.group, count) + torch.diag_embed(weight**2)
+        shared_gradient = scatter_sum(block.shared_gradient, self.group, count)
+        shared_gradient = shared_gradient + weight * self.image_prior.residual(state.images)
+        return ArrowSystem(hessian, to_chart.mT @ block.coupling, shared, gradient, shared_gradient)
+
+    def _freeze(self, system: ArrowSystem) -> ArrowSystem:
+        """Frozen unknowns keep a unit diagonal and no gradient, so that their step is zero."""
+        own, shared = self.free.to(system.block.dtype), self.free_shared.to(system.block.dtype)
+        return ArrowSystem(
+            system.block * own[:, None] * own + torch.diag(1 - own),
+            system.coupling * own[:, None] * shared,
+            system.shared * shared[:, None] * shared + torch.diag(1 - shared),
+            system.block_gradient * own,
+            system.shared_gradient * shared,
+        )

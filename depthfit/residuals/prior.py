@@ -1,0 +1,77 @@
+"""Priors on what is not the body pose: root, shape, clothes, depth-error field, focal, depth scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from depthfit import so3
+from depthfit.state import LOG_FOCAL, LOG_SCALE, NUM_SHARED, ImageState, PersonState, StepLayout
+from depthfit.struct import TensorStruct
+
+
+@dataclass(frozen=True)
+class PersonPrior(TensorStruct):
+    """Normal priors of N people.
+
+    Attributes:
+        root: (N, 3, 3) predicted root rotation; ``root_sigma`` (N,) rad.
+        betas: (N, B) mean and ``betas_sigma`` (N, B): the product of the population's unit normal with the
+            prediction's.
+        clothes: (N,) m mean; ``clothes_sigma`` (N,) m.
+        field_sigma: (N, K) in log depth.
+        height_row: (N, B) and ``height_target`` (N,): the row height_row . betas - height_target of a known
+            height, in sigmas; zero where it is not known.
+    """
+
+    root: Tensor
+    root_sigma: Tensor
+    betas: Tensor
+    betas_sigma: Tensor
+    clothes: Tensor
+    clothes_sigma: Tensor
+    field_sigma: Tensor
+    height_row: Tensor
+    height_target: Tensor
+
+    def residual(self, people: PersonState) -> Tensor:
+        """(N, 3 + B + 1 + K + 1) whitened."""
+        root = so3.log(people.root @ self.root.mT) / self.root_sigma[:, None]
+        betas = (people.betas - self.betas) / self.betas_sigma
+        clothes = ((people.clothes - self.clothes) / self.clothes_sigma)[:, None]
+        height = ((self.height_row * people.betas).sum(-1) - self.height_target)[:, None]
+        return torch.cat([root, betas, clothes, people.field / self.field_sigma, height], -1)
+
+    def jacobian(self, people: PersonState, layout: StepLayout) -> Tensor:
+        """(N, rows of :meth:`residual`, layout.size)."""
+        n, b, k = len(people.root), layout.num_betas, layout.num_field
+        rows = people.root.new_zeros(n, 3 + b + 1 + k + 1, layout.size)
+        error = so3.log(people.root @ self.root.mT)
+        rows[:, :3, layout.root] = so3.right_jacobian_inverse(-error) / self.root_sigma[:, None, None]
+        rows[:, 3 : 3 + b, layout.betas] = torch.diag_embed(1 / self.betas_sigma)
+        rows[:, 3 + b, layout.clothes] = 1 / self.clothes_sigma
+        rows[:, 4 + b : 4 + b + k, layout.field] = torch.diag_embed(1 / self.field_sigma)
+        rows[:, 4 + b + k, layout.betas] = self.height_row
+        return rows
+
+
+@dataclass(frozen=True)
+class ImagePrior(TensorStruct):
+    """Normal priors of I images: log focal (of px) and log depth scale (mean zero)."""
+
+    log_focal: Tensor
+    log_focal_sigma: Tensor
+    log_scale_sigma: Tensor
+
+    def residual(self, images: ImageState) -> Tensor:
+        """(I, 2) whitened."""
+        out = images.log_focal.new_zeros(len(images.log_focal), NUM_SHARED)
+        out[:, LOG_FOCAL] = (images.log_focal - self.log_focal) / self.log_focal_sigma
+        out[:, LOG_SCALE] = images.log_scale / self.log_scale_sigma
+        return out
+
+    def precision(self) -> Tensor:
+        """(I, 2) square roots of the diagonal of the Hessian."""
+        return torch.stack([1 / self.log_focal_sigma, 1 / self.log_scale_sigma], -1)

@@ -1,0 +1,130 @@
+"""Rows of a least-squares term that measures points on the body.
+
+Every term of the evidence sees the person through points in the camera's frame. So a term need only say
+how its residual changes with such a point, with the focal, and with the few nuisances; how the point moves
+with pose, shape and translation is the same for all (:mod:`depthfit.body.points`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from depthfit.body.model import Skeleton
+from depthfit.body.points import PosedPoints
+from depthfit.solver.robust import Kernel
+from depthfit.state import LOG_FOCAL, LOG_SCALE, NUM_SHARED, PersonState, StepLayout
+from depthfit.struct import TensorStruct
+
+
+@dataclass(frozen=True)
+class Rows(TensorStruct):
+    """P points with R rows each. The rows of one point are made robust together.
+
+    Attributes:
+        residual: (N, P, R) whitened.
+        weight: (N, P) in [0, 1]; zero where there is no evidence.
+        point: (N, P, R, 3) per m, d residual / d point.
+        log_focal: (N, P, R) d residual / d log focal.
+        log_scale: (N, P, R) d residual / d log depth scale, or ``None``.
+        clothes: (N, P, R) per m, or ``None``.
+        field: (N, P, R, K) d residual / d field amplitudes, or ``None``.
+    """
+
+    residual: Tensor
+    weight: Tensor
+    point: Tensor
+    log_focal: Tensor
+    log_scale: Tensor | None = None
+    clothes: Tensor | None = None
+    field: Tensor | None = None
+
+    def cost(self, kernel: Kernel) -> Tensor:
+        """(N,) half the sum of the robust squared norms."""
+        squared = (self.residual**2).sum(-1)
+        value = torch.where(self.weight > 0, self.weight * kernel.value(squared), torch.zeros_like(squared))
+        return value.sum(-1) / 2
+
+    def masked(self) -> Rows:
+        """Rows without evidence set to zero, so that what is not finite there cannot spread."""
+        live = self.weight > 0
+
+        def clean(tensor: Tensor) -> Tensor:
+            mask = live.reshape(*live.shape, *[1] * (tensor.ndim - 2))
+            return torch.where(mask, tensor, torch.zeros_like(tensor))
+
+        return self.map(clean)
+
+
+@dataclass(frozen=True)
+class PersonBlock(TensorStruct):
+    """One term's part of the normal equations: see :class:`depthfit.solver.schur.ArrowSystem`.
+
+    ``shared`` (N, M, M) and ``shared_gradient`` (N, M) are still by person. The pose columns are joint
+    turns (rad), before a pose space maps them to its own coordinates.
+    """
+
+    block: Tensor
+    coupling: Tensor
+    shared: Tensor
+    block_gradient: Tensor
+    shared_gradient: Tensor
+
+    def __add__(self, other: PersonBlock) -> PersonBlock:
+        return PersonBlock(
+            self.block + other.block,
+            self.coupling + other.coupling,
+            self.shared + other.shared,
+            self.block_gradient + other.block_gradient,
+            self.shared_gradient + other.shared_gradient,
+        )
+
+
+def jacobian(
+    rows: Rows, points: PosedPoints, skeleton: Skeleton, people: PersonState, layout: StepLayout
+) -> tuple[Tensor, Tensor]:
+    """Full Jacobian of rows: (N, P, R, layout.size) for people and (N, P, R, 2) for images."""
+    out = rows.residual.new_zeros(*rows.residual.shape, layout.size)
+    turn = points.turn(rows.point, skeleton)
+    out[..., layout.root] = turn[..., :3]
+    out[..., layout.pose] = turn[..., 3:66]
+    out[..., layout.betas] = rows.point @ points.shape
+    z = people.log_distance.exp()[:, None, None]
+    out[..., layout.bearing] = rows.point[..., :2] * z[..., None]
+    out[..., layout.distance] = (rows.point * people.transl[:, None, None]).sum(-1)
+    if rows.clothes is not None:
+        out[..., layout.clothes] = rows.clothes
+    if rows.field is not None:
+        out[..., layout.field] = rows.field
+    shared = rows.residual.new_zeros(*rows.residual.shape, NUM_SHARED)
+    shared[..., LOG_FOCAL] = rows.log_focal
+    if rows.log_scale is not None:
+        shared[..., LOG_SCALE] = rows.log_scale
+    return out, shared
+
+
+def normal_block(
+    rows: Rows,
+    kernel: Kernel,
+    points: PosedPoints,
+    skeleton: Skeleton,
+    people: PersonState,
+    layout: StepLayout,
+) -> PersonBlock:
+    """The term's Gauss-Newton Hessian and gradient, rows weighted by the kernel."""
+    rows = rows.masked()
+    own, shared = jacobian(rows, points, skeleton, people, layout)
+    weight = rows.weight * kernel.weight((rows.residual**2).sum(-1))
+    root = weight.sqrt()[..., None, None]
+    columns = (torch.cat([own, shared, rows.residual[..., None]], -1) * root).flatten(1, 2)
+    gram = columns.mT @ columns
+    p, m = layout.size, NUM_SHARED
+    return PersonBlock(
+        gram[:, :p, :p],
+        gram[:, :p, p : p + m],
+        gram[:, p : p + m, p : p + m],
+        gram[:, :p, p + m],
+        gram[:, p : p + m, p + m],
+    )

@@ -1,0 +1,149 @@
+"""The whole problem against finite differences, term by term."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from depthfit.body.model import Body
+from depthfit.body.points import VertexSubset, landmark_table
+from depthfit.fit.space import RotationSpace
+from depthfit.fit.system import BodyFit, Matches, RobustScales
+from depthfit.residuals import ContourMatches, DepthSamples, KeypointTargets
+from depthfit.residuals.prior import ImagePrior, PersonPrior
+from depthfit.state import FitState, ImageState, PersonState, StepLayout
+from tests.bodies import NUM_BETAS, NUM_VERTICES, random_body, random_rotations
+
+N, FIELD = 3, 5
+GROUP = torch.tensor([0, 0, 1])
+LAYOUT = StepLayout(NUM_BETAS, FIELD)
+DOUBLE = torch.float64
+
+
+def _normal(*shape: int, seed: int, scale: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=DOUBLE) * scale
+
+
+def _state() -> FitState:
+    people = PersonState(
+        root=random_rotations(N, scale=1.0, seed=1),
+        pose=random_rotations(N, 23, scale=0.4, seed=2),
+        betas=_normal(N, NUM_BETAS, seed=3),
+        bearing=_normal(N, 2, seed=4, scale=0.1),
+        log_distance=_normal(N, seed=5, scale=0.1) + 1.2,
+        clothes=torch.full((N,), 0.012, dtype=DOUBLE),
+        field=_normal(N, FIELD, seed=6, scale=0.02),
+        tokens=torch.zeros(N, 0, 0, dtype=DOUBLE),
+        dual=torch.zeros(N, 0, 0, dtype=DOUBLE),
+    )
+    images = ImageState(torch.tensor([6.6, 7.0], dtype=DOUBLE), torch.tensor([0.05, -0.02], dtype=DOUBLE))
+    return FitState(people, images)
+
+
+def _facing(corner: Tensor, body: Body, state: FitState) -> tuple[Tensor, Tensor, Tensor]:
+    """Triangles turned to face the camera, which of them do so clearly, and their centres' pixels."""
+    people = state.people
+    _, vertices = body.forward(people.root, people.pose, people.betas)
+    vertices = vertices + people.transl[:, None]
+    a, b, c = vertices[torch.arange(N)[:, None, None], corner].unbind(-2)
+    normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a, dim=-1), dim=-1)
+    middle = (a + b + c) / 3
+    cosine = (normal * torch.nn.functional.normalize(middle, dim=-1)).sum(-1)
+    corner = torch.where((cosine > 0)[..., None], corner.flip(-1), corner)
+    pixel = state.images.log_focal.exp()[GROUP][:, None, None] * middle[..., :2] / middle[..., 2:]
+    return corner, (cosine.abs() > 0.3).to(DOUBLE), pixel
+
+
+def _problem(terms: str) -> BodyFit:
+    """A problem whose evidence is near the state, with only the named term's rows in it."""
+    body, state = random_body(), _state()
+    generator = torch.Generator().manual_seed(7)
+    count, rim = 25, 9
+    corner = torch.stack([torch.randperm(NUM_VERTICES, generator=generator)[:3] for _ in range(N * count)])
+    corner, seen, pixel = _facing(corner.reshape(N, count, 3), body, state)
+    vertex = torch.randint(0, NUM_VERTICES, (N, rim), generator=generator)
+    center = torch.tensor([[320.0, 240.0]], dtype=DOUBLE).repeat(N, 1)
+    sigma = torch.full((N, 27), 20.0 if terms == "keypoints" else torch.inf, dtype=DOUBLE)
+    depth = DepthSamples(
+        corner=corner,
+        xy=pixel + center[:, None] + _normal(N, count, 2, seed=8, scale=3.0),
+        log_depth=_normal(N, count, seed=9, scale=0.1) + 1.2 - 6.6,
+        sigma=torch.full((N, count), 0.1, dtype=DOUBLE),
+        weight=seen * float(terms == "depth"),
+        basis=_normal(N, count, FIELD, seed=10),
+        focal_coupling=torch.tensor([1.0, 1.0, 0.0], dtype=DOUBLE),
+    )
+    contour = ContourMatches(
+        vertex=vertex,
+        xy=center[:, None] + _normal(N, rim, 2, seed=11, scale=60.0),
+        normal=torch.nn.functional.normalize(_normal(N, rim, 2, seed=12), dim=-1),
+        sigma=torch.full((N, rim), 5.0, dtype=DOUBLE),
+        weight=torch.full((N, rim), float(terms == "contour"), dtype=DOUBLE),
+    )
+    ones = torch.ones(N, dtype=DOUBLE)
+    space = RotationSpace(
+        state.people.pose[:, :21] @ random_rotations(N, 21, scale=0.3, seed=13),
+        torch.linalg.cholesky(0.02 * torch.eye(63, dtype=DOUBLE) + 0.01).expand(N, -1, -1),
+    )
+    return BodyFit(
+        body=body,
+        table=landmark_table(body),
+        group=GROUP,
+        center=center,
+        targets=KeypointTargets(center[:, None] + _normal(N, 27, 2, seed=14, scale=60.0), sigma),
+        matches=Matches(depth, contour, VertexSubset.gather(body, torch.cat([corner.flatten(1), vertex], 1))),
+        space=space,
+        chart=space.chart(state.people),
+        person_prior=PersonPrior(
+            root=state.people.root @ random_rotations(N, scale=0.3, seed=15),
+            root_sigma=ones * 0.3,
+            betas=_normal(N, NUM_BETAS, seed=16),
+            betas_sigma=torch.ones(N, NUM_BETAS, dtype=DOUBLE),
+            clothes=ones * 0.015,
+            clothes_sigma=ones * 0.01,
+            field_sigma=torch.full((N, FIELD), 0.02, dtype=DOUBLE),
+            height_row=_normal(N, NUM_BETAS, seed=17),
+            height_target=_normal(N, seed=18),
+        ),
+        image_prior=ImagePrior(*(torch.full((2,), v, dtype=DOUBLE) for v in (6.8, 0.25, 0.12))),
+        # Wide kernels: the Gauss-Newton gradient is exact for robust costs too, so this only avoids
+        # rows that are so far out that nothing is left to compare.
+        robust=RobustScales(20.0, 20.0, 20.0),
+        layout=LAYOUT,
+        free=torch.ones(LAYOUT.size, dtype=torch.bool),
+        free_shared=torch.ones(2, dtype=torch.bool),
+    )
+
+
+@pytest.mark.parametrize("terms", ["keypoints", "depth", "contour", "priors"])
+def test_gradient_is_that_of_the_cost(terms: str) -> None:
+    problem, state = _problem(terms), _state()
+    system = problem.linearize(state)
+    damping = torch.zeros(2, dtype=DOUBLE)
+    h = 1e-6
+    for column in range(LAYOUT.size + 2):
+        own, shared = torch.zeros(N, LAYOUT.size, dtype=DOUBLE), torch.zeros(2, 2, dtype=DOUBLE)
+        if column < LAYOUT.size:
+            own[:, column] = h
+            expected = torch.zeros(2, dtype=DOUBLE).index_add_(0, GROUP, system.block_gradient[:, column])
+        else:
+            shared[:, column - LAYOUT.size] = h
+            expected = system.shared_gradient[:, column - LAYOUT.size]
+        up = problem.cost(problem.retract(state, own, shared, damping))
+        down = problem.cost(problem.retract(state, -own, -shared, damping))
+        numeric = (up - down) / (2 * h)
+        assert torch.allclose(numeric, expected, rtol=2e-5, atol=1e-5 * float(expected.abs().max() + 1)), column
+
+
+def test_terms_reach_every_unknown_they_should() -> None:
+    """Each term's gradient is not zero by accident: the unknowns it may not touch are named here."""
+    layout = LAYOUT
+    gradient = {t: _problem(t).linearize(_state()).block_gradient for t in ("keypoints", "depth", "contour")}
+    prior = _problem("priors").linearize(_state()).block_gradient
+    for term, value in gradient.items():
+        evidence = (value - prior).abs().amax(0)
+        assert (evidence[: layout.clothes] > 1e-9).all(), term
+        assert (evidence[layout.clothes] > 1e-9) == (term != "keypoints"), term
+        assert (evidence[layout.field] > 1e-9).all() == (term == "depth"), term
