@@ -1,0 +1,242 @@
+"""2D keypoints of detected people: OpenPose and COCO files, brought into one order of points.
+
+All pixels are those of the upright image; (0, 0) is the centre of its top-left pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from depthfit.errors import InputError
+from depthfit.evidence.files import read_json, suggest
+from depthfit.joints import FEET, KEYPOINT_FORMATS, KEYPOINTS, OKS_SIGMA
+
+OCCLUDED_CONFIDENCE = 0.5
+"""Confidence of a COCO annotation with v = 1: labelled, but not visible."""
+PERSON_CATEGORY = 1
+NOISE_FACTOR = 0.35
+"""Error of a good detector in units of COCO's annotation spread."""
+AREA_PER_BOX = 0.8
+"""Area of a person per area of the box around the found keypoints. A person fills about 0.53 of the own
+box (the factor that evaluation code uses where COCO gives no area), and that box is about 1.5 times the
+box of the keypoints, which lacks the top of the head, the toes and the hands."""
+SLIMMEST = 0.4
+"""Square root of a person's area per length of the longer side of that box, at least: a person seen from
+the side, or lying along the image's rows, has a box that is far too thin."""
+
+_INDEX = {name: i for i, name in enumerate(KEYPOINTS)}
+_SIGMA = np.array([OKS_SIGMA[name] for name in KEYPOINTS])
+_SCENE_RULE = "Give the detector's numbers in pixels of the image, with (0, 0, 0) for a missing point."
+
+
+@dataclass(frozen=True)
+class KeypointPerson:
+    """One detected person. The points are those of ``joints.KEYPOINTS``, K = 27.
+
+    Attributes:
+        xy: (K, 2) px, zeros where missing.
+        confidence: (K,) in [0, 1]; 0 = missing.
+    """
+
+    xy: np.ndarray
+    confidence: np.ndarray
+
+    @property
+    def found(self) -> np.ndarray:
+        """(K,) bool, which points the detector gave."""
+        return self.confidence > 0
+
+    def box(self) -> np.ndarray:
+        """(4,) px, x0, y0, x1, y1 of the found points."""
+        points = self.xy[self.found]
+        return np.concatenate([points.min(0), points.max(0)])
+
+
+def format_points(keypoint_format: str) -> tuple[str, ...]:
+    """Names of a format's points in the order of its files.
+
+    Raises:
+        InputError: no such format.
+    """
+    if keypoint_format not in KEYPOINT_FORMATS:
+        known = ", ".join(KEYPOINT_FORMATS)
+        fix = suggest(keypoint_format.lower().replace("_", ""), KEYPOINT_FORMATS, f"Use one of {known}.")
+        raise InputError("config", "keypoints.format", f"{keypoint_format!r} is not one of {known}", fix)
+    return KEYPOINT_FORMATS[keypoint_format]
+
+
+def read_openpose(path: Path, keypoint_format: str) -> list[KeypointPerson]:
+    """People of an OpenPose JSON file. People without a single point are left out.
+
+    Raises:
+        InputError: the file or one of its people cannot be used.
+    """
+    names = format_points(keypoint_format)
+    content = read_json(path)
+    people = content.get("people") if isinstance(content, dict) else None
+    if not isinstance(people, list):
+        found = "no list of that name" if isinstance(content, dict) else f"a {type(content).__name__}"
+        raise InputError(path, "people", found, 'OpenPose files read {"people": [...]}.')
+    result = []
+    for i, person in enumerate(people):
+        field = f"people[{i}].pose_keypoints_2d"
+        values = person.get("pose_keypoints_2d") if isinstance(person, dict) else None
+        triples = _triples(path, field, values, len(names), keypoint_format)
+        _check_pixels(path, field, triples)
+        result.append(_person(names, triples))
+    return [person for person in result if person.found.any()]
+
+
+def read_coco(
+    path: Path, keypoint_format: str, match_image: Callable[[int | str], str | None]
+) -> tuple[dict[str, list[KeypointPerson]], list[str]]:
+    """People of a COCO annotations file (with ``images``) or results file (a list), by image.
+
+    Annotations of crowds (``iscrowd``) and of other categories are left out, and so are people without
+    a labelled point. ``foot_kpts`` of COCO-WholeBody are read where they are valid.
+
+    Args:
+        path: The JSON file.
+        keypoint_format: Points of an entry's ``keypoints``, ``coco17`` in COCO's own files.
+        match_image: From a file name (annotations) or an image id (results) to the name of one of the
+            scene's images; ``None`` for no such image.
+
+    Returns:
+        The people of each image, and the file names or ids that match no image of the scene.
+
+    Raises:
+        InputError: the file or one of its entries cannot be used.
+    """
+    names = format_points(keypoint_format)
+    content = read_json(path)
+    annotated = isinstance(content, dict)
+    entries = content.get("annotations") if annotated else content
+    if not isinstance(entries, list):
+        fix = "Give COCO annotations (a dict with images and annotations) or results (a list)."
+        raise InputError(path, "annotations", f"found a {type(entries).__name__}, not a list", fix)
+    file_names = _file_names(path, content) if annotated else None
+    people: dict[str, list[KeypointPerson]] = {}
+    strangers: dict[str, None] = {}
+    for i, entry in enumerate(entries):
+        field = f"annotations[{i}]" if annotated else f"[{i}]"
+        if not isinstance(entry, dict):
+            raise InputError(path, field, f"a {type(entry).__name__}", "Each entry is an object.")
+        if entry.get("iscrowd") or entry.get("category_id", PERSON_CATEGORY) != PERSON_CATEGORY:
+            continue
+        image = _image_of(path, field, entry, file_names)
+        name = match_image(image)
+        if name is None:
+            strangers[str(image)] = None
+            continue
+        person = _coco_person(path, field, entry, names, keypoint_format, annotated)
+        if person.found.any():
+            people.setdefault(name, []).append(person)
+    return people, list(strangers)
+
+
+def keypoint_sigma_px(
+    person: KeypointPerson, area_px: float | None = None, noise_factor: float = NOISE_FACTOR
+) -> np.ndarray:
+    """Standard deviation (K,) px of each keypoint; infinite where the point is missing.
+
+    sigma = OKS sigma x sqrt(area) x ``noise_factor`` / confidence: a point that the detector half
+    believes gets twice the sigma.
+
+    Args:
+        person: The detected person, with at least one point.
+        area_px: The person's area in the image, from a mask. Without it, the keypoints' box tells:
+            see ``AREA_PER_BOX`` and ``SLIMMEST``.
+        noise_factor: The detector's error in units of COCO's annotation spread.
+    """
+    if area_px is None:
+        x0, y0, x1, y1 = person.box()
+        width, height = x1 - x0, y1 - y0
+        # One point alone has no extent; a person is no smaller than a pixel.
+        area_px = max(AREA_PER_BOX * width * height, (SLIMMEST * max(width, height)) ** 2, 1.0)
+    sigma = _SIGMA * float(np.sqrt(area_px)) * noise_factor
+    return np.where(person.found, sigma / np.where(person.found, person.confidence, 1.0), np.inf)
+
+
+def _person(names: Sequence[str], triples: np.ndarray) -> KeypointPerson:
+    """Reorder (len(names), 3) triples of x, y, confidence. Scores above 1 (pose NMS sums) count as 1."""
+    index = [_INDEX[name] for name in names]
+    confidence = np.zeros(len(KEYPOINTS))
+    confidence[index] = np.minimum(triples[:, 2], 1.0)
+    xy = np.zeros((len(KEYPOINTS), 2))
+    xy[index] = triples[:, :2]
+    xy[confidence == 0] = 0
+    return KeypointPerson(xy, confidence)
+
+
+def _triples(path: Path, field: str, values: Any, points: int, keypoint_format: str) -> np.ndarray:
+    """``points`` checked triples (x, y, c) from a flat list."""
+    if not isinstance(values, list) or not all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) for v in values
+    ):
+        found = "missing" if values is None else "not a flat list of numbers"
+        raise InputError(path, field, found, "Write x, y, confidence of each point, one after another.")
+    if len(values) != 3 * points:
+        fits = [name for name, names in KEYPOINT_FORMATS.items() if 3 * len(names) == len(values)]
+        fix = f"Set keypoints.format={' or '.join(fits)}." if fits else "Name the points' format."
+        found = f"{len(values)} numbers, but {points} points of {keypoint_format} make {3 * points}"
+        raise InputError(path, field, found, fix)
+    triples = np.array(values, dtype=np.float64).reshape(-1, 3)
+    bad = np.flatnonzero(~np.isfinite(triples).all(1) | (triples[:, 2] < 0))
+    if len(bad):
+        found = f"point {bad[0]} is {triples[bad[0]].tolist()}"
+        raise InputError(path, field, found, f"Numbers are finite, confidences >= 0. {_SCENE_RULE}")
+    return triples
+
+
+def _check_pixels(path: Path, field: str, triples: np.ndarray) -> None:
+    """Refuse coordinates that OpenPose wrote as fractions of the image (its keypoint_scale 3 or 4)."""
+    found = triples[triples[:, 2] > 0, :2]
+    if len(found) > 1 and np.abs(found).max() <= 1:
+        said = "all points lie within [-1, 1]: fractions of the image, not pixels"
+        raise InputError(path, field, said, f"Run OpenPose with --keypoint_scale 0. {_SCENE_RULE}")
+
+
+def _coco_person(
+    path: Path, field: str, entry: dict[str, Any], names: Sequence[str], keypoint_format: str, annotated: bool
+) -> KeypointPerson:
+    where = f"{field}.keypoints"
+    triples = _triples(path, where, entry.get("keypoints"), len(names), keypoint_format)
+    if "foot_kpts" in entry and entry.get("foot_valid", True) and not set(FEET) & set(names):
+        feet = _triples(path, f"{field}.foot_kpts", entry["foot_kpts"], len(FEET), "foot_kpts")
+        triples, names = np.concatenate([triples, feet]), (*names, *FEET)
+    _check_pixels(path, where, triples)
+    if annotated:
+        flags = triples[:, 2]
+        if not np.isin(flags, (0, 1, 2)).all():
+            odd = flags[~np.isin(flags, (0, 1, 2))][0]
+            fix = "Annotations mark points 0, 1 or 2; save scores as a COCO results list instead."
+            raise InputError(path, where, f"a visibility of {odd:g}", fix)
+        triples = triples.copy()
+        triples[:, 2] = np.select([flags == 0, flags == 1], [0.0, OCCLUDED_CONFIDENCE], 1.0)
+    return _person(names, triples)
+
+
+def _file_names(path: Path, content: dict[str, Any]) -> dict[Any, str]:
+    images = content.get("images")
+    try:
+        return {image["id"]: str(image["file_name"]) for image in images}  # type: ignore[union-attr]
+    except (TypeError, KeyError) as error:
+        fix = "COCO annotations list their images as objects with id and file_name."
+        raise InputError(path, "images", "missing, or without id and file_name", fix) from error
+
+
+def _image_of(path: Path, field: str, entry: dict[str, Any], file_names: dict[Any, str] | None) -> int | str:
+    """An entry's file name where the file has one for its image_id, else the id itself."""
+    image = entry.get("image_id")
+    if not isinstance(image, (int, str)):
+        raise InputError(path, f"{field}.image_id", f"{image!r}", "Give the id (or file name) of the image.")
+    if file_names is None:
+        return image
+    if image not in file_names:
+        raise InputError(path, f"{field}.image_id", f"{image!r} is not in images", "List the image there.")
+    return file_names[image]
