@@ -216,6 +216,9 @@ def test_slopes_small_steps_and_holes_are_no_edges():
     floor = np.where(floor_row > 20, 600 * 1.5 / floor_row, 0) * np.ones((1, 60), np.float32)
     assert len(dm.depth_edges(floor.astype(np.float32)).points) == 0
     assert len(dm.depth_edges(disc(3.0, 3.1)).points) == 0
+    x = np.arange(100, dtype=np.float32)
+    rippled = np.exp(0.03 * x + 0.01 * np.sin(x / 3))[None].repeat(30, 0)  # 12 % over 4 px, yet no edge
+    assert len(dm.depth_edges(rippled).points) == 0
     holes = np.where(disc() < 3, 0, disc())
     assert len(dm.depth_edges(holes).points) == 0
     assert len(dm.depth_edges(np.zeros((20, 20), np.float32)).points) == 0

@@ -110,6 +110,13 @@ def test_thin_parts_have_finite_points_and_true_normals_where_valid(thickness):
     np.testing.assert_allclose(contour.normals[sides, 0], outward, atol=0.05)
 
 
+def test_points_of_a_ragged_mask_stay_beside_its_pixels():
+    labels = (np.random.default_rng(0).uniform(size=(60, 60)) < 0.4).astype(np.uint8)
+    points = mk.mask_contour(labels, 1, count=2000).points
+    to_pixel = ndimage.distance_transform_edt(mk.remove_specks(labels == 1) == 0)
+    assert ndimage.map_coordinates(to_pixel, points[:, ::-1].T, order=1, mode="nearest").max() < 1.2
+
+
 def test_a_single_pixel_is_survived():
     labels = np.zeros((9, 9), np.uint8)
     labels[4, 4] = 1

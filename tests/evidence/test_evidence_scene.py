@@ -149,6 +149,21 @@ def test_a_truncated_photo_is_an_error_and_the_others_are_read(scene, keep):
     assert whole.read("b").size == (WIDTH, HEIGHT)
 
 
+def test_a_truncated_photo_is_noticed_where_the_decoder_fills_it_with_grey(scene, monkeypatch):
+    """As OpenCV 4 does."""
+    path = scene / "images" / "a.jpg"
+    grey = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: grey)
+    monkeypatch.setattr("depthfit.evidence.scene.read_mask", lambda path, size: None)
+    assert read_scene(scene, "body25").read("a").size == (WIDTH, HEIGHT)
+    thumbnail = jpeg(tiff(PHONE) + path.read_bytes(), (WIDTH, HEIGHT))  # whose end is not the photo's
+    path.write_bytes(thumbnail)
+    assert read_scene(scene, "body25").read("a").size == (WIDTH, HEIGHT)
+    path.write_bytes(thumbnail[:-20])
+    with pytest.raises(InputError, match="the image data end too early"):
+        read_scene(scene, "body25").read("a")
+
+
 def test_a_bad_row_stops_its_own_image_alone(scene):
     columns = prediction_columns(["a.jpg", "b.png"], [1, 1])
     columns["betas"][0, 0] = np.nan
