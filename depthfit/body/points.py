@@ -158,6 +158,13 @@ class LandmarkTable(TensorStruct):
         weight = self.weight.expand(len(betas), *self.weight.shape)
         return RestPoints(by_joint, weight, self.shape, None, self.posedirs)
 
+    def positions(self, skeleton: Skeleton, pose: Tensor, betas: Tensor) -> Tensor:
+        """Posed landmarks (N, 24 + K, 3) m, the pelvis at the origin, without derivatives."""
+        rest = self.rest(pose, betas)
+        offset = skeleton.position - (skeleton.rotation @ skeleton.rest[..., None])[..., 0]
+        turned = torch.einsum("njcd,npjd->npc", skeleton.rotation, rest.by_joint)
+        return turned + rest.weight @ offset
+
 
 def landmark_table(body: Body) -> LandmarkTable:
     """Table of the 24 joints followed by the K detector-style keypoints."""

@@ -14,6 +14,8 @@ class PoseConfig:
         sigma_rad: Spread of a predicted joint's error, median over the joints. It sets the size of the
             prior in both spaces: tokens take their shape from the regressor's token probabilities.
         distal_factor: In ``rotations``, how much wider elbows, wrists, knees, ankles and feet are.
+        token_gain: Inflation of the token prior for a ``sigma_rad`` of one, calibrated so that the spread
+            pulled back to the joints has ``sigma_rad`` as its median.
         floor: Share of the codebook's variance that every token direction keeps.
         root_sigma_rad: Spread of the predicted root orientation.
     """
@@ -21,6 +23,7 @@ class PoseConfig:
     space: str = "tokens"
     sigma_rad: float = 0.12
     distal_factor: float = 1.5
+    token_gain: float = 60.0
     floor: float = 0.02
     root_sigma_rad: float = 0.3
 
@@ -31,12 +34,14 @@ class KeypointConfig:
 
     Attributes:
         use: Take them as evidence.
+        format: Point format of OpenPose-layout files: ``coco17``, ``body25`` or ``body25b``.
         noise_factor: Detector error in units of the OKS sigma times the square root of the person's area.
         model_cm: Error of the body's own keypoints (where a detector sees an elbow), on the body.
         robust_sigmas: Geman-McClure scale.
     """
 
     use: bool = True
+    format: str = "coco17"
     noise_factor: float = 0.35
     model_cm: float = 1.0
     robust_sigmas: float = 4.0

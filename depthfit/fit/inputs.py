@@ -29,10 +29,12 @@ class PersonInput:
     Attributes:
         root: (3, 3); pose: (23, 3, 3); betas: (10,): the prediction, camera frame.
         transl: (3,) m and focal (px): the prediction's own camera, for the record.
-        keypoints: (K, 2) px in the order of ``joints.KEYPOINTS``; confidence: (K,), 0 = not detected.
-        area: px^2, of the person in the image.
+        keypoints: (K, 2) px in the order of ``joints.KEYPOINTS``.
+        keypoint_sigma: (K,) px of the detector; infinite where a point was not detected.
         box: (4,) px, x0 y0 x1 y1 of the evidence.
         token_probabilities: (T, codes) or ``None``.
+        twin: The pose is a flipped twin of what the token probabilities say.
+        pose_sigma, root_sigma: rad, the prediction's own error where it is known; else the config's.
         label: Value of this person in the label mask, or ``None``.
         outline: ``None`` where there is none.
     """
@@ -43,11 +45,13 @@ class PersonInput:
     transl: Tensor
     focal: float
     keypoints: Tensor
-    confidence: Tensor
-    area: float
+    keypoint_sigma: Tensor
     box: Tensor
     token_probabilities: Tensor | None = None
     label: int | None = None
+    twin: bool = False
+    pose_sigma: float | None = None
+    root_sigma: float | None = None
     outline: OutlineInput | None = None
 
 

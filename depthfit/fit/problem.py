@@ -13,7 +13,7 @@ from depthfit.errors import DepthfitError
 from depthfit.fit.config import FitConfig
 from depthfit.fit.inputs import ImageInput, PersonInput
 from depthfit.fit.space import PoseSpace, RotationSpace, TokenSpace, flat_token_prior, token_prior
-from depthfit.joints import KEYPOINTS, NUM_BODY_JOINTS, OKS_SIGMA, SMPL_JOINTS
+from depthfit.joints import NUM_BODY_JOINTS, SMPL_JOINTS
 from depthfit.residuals import KeypointTargets
 from depthfit.residuals.prior import ImagePrior, PersonPrior
 from depthfit.so3 import from_6d, to_6d
@@ -106,7 +106,7 @@ def make_batch(
         torch.stack([w.own for w in windows]).to(device),
         torch.stack([w.other for w in windows]).to(device),
     )
-    sigma = [keypoint_sigma(person, image, body, config) for _, image, person in people]
+    sigma = [keypoint_sigma(person, body, config) for _, _, person in people]
     metric = [image.depth_focal is None for _, image, _ in people]
     return Batch(
         group=torch.tensor([i for i, _, _ in people], device=device),
@@ -128,20 +128,14 @@ def make_batch(
     )
 
 
-def keypoint_sigma(person: PersonInput, image: ImageInput, body: Body, config: FitConfig) -> Tensor:
-    """(K,) px: detector and model error in quadrature; infinite where there is no point.
-
-    A point of confidence c counts as one of sigma / c: detectors are less exact where they are less sure.
-    """
-    oks = torch.tensor([OKS_SIGMA[name] for name in KEYPOINTS])
-    detector = oks * math.sqrt(max(person.area, 1.0)) * config.keypoints.noise_factor
+def keypoint_sigma(person: PersonInput, body: Body, config: FitConfig) -> Tensor:
+    """(K,) px: detector and body-model error in quadrature; infinite where there is no point."""
     stature = float(body.v_template[:, 1].max() - body.v_template[:, 1].min())
     # The scale px / m of a person is not known yet: their size in the image stands for it.
     model = config.keypoints.model_cm / 100 * _size(person) / stature
-    confidence = person.confidence.to(oks)
-    seen = (confidence > 0) & person.keypoints.isfinite().all(-1)
-    sigma = torch.hypot(detector, torch.full_like(detector, model)) / confidence.clamp(min=0.05)
-    return torch.where(seen & torch.tensor(config.keypoints.use), sigma, torch.full_like(sigma, torch.inf))
+    sigma = torch.hypot(person.keypoint_sigma, torch.full_like(person.keypoint_sigma, model))
+    seen = person.keypoints.isfinite().all(-1) & torch.tensor(config.keypoints.use)
+    return torch.where(seen & sigma.isfinite(), sigma, torch.full_like(sigma, torch.inf))
 
 
 def pose_space(
@@ -150,23 +144,25 @@ def pose_space(
     """The space in which poses are stepped, and the tokens of the prediction (N, T, C)."""
     people = [person for image in images for person in image.people]
     body_pose = batch.pose[:, :NUM_BODY_JOINTS]
+    sigma = torch.tensor([p.pose_sigma or config.pose.sigma_rad for p in people]).to(body_pose)
     if config.pose.space == "rotations":
         factor = [
             config.pose.distal_factor if any(d in name for d in DISTAL) else 1.0
             for name in SMPL_JOINTS[1 : NUM_BODY_JOINTS + 1]
         ]
-        sigma = config.pose.sigma_rad * torch.tensor(factor).to(body_pose).repeat_interleave(3)
-        scale = torch.diag(sigma).expand(len(people), -1, -1)
+        scale = torch.diag(torch.tensor(factor).to(body_pose).repeat_interleave(3)) * sigma[:, None, None]
         return RotationSpace(body_pose, scale), body_pose.new_zeros(len(people), 0, 0)
     if config.pose.space != "tokens" or tokenizer is None:
         raise DepthfitError(f"pose.space={config.pose.space!r}: use 'tokens' (with a tokenizer) or 'rotations'")
-    floor = config.pose.floor
-    with_probabilities = [p.token_probabilities for p in people if p.token_probabilities is not None]
-    if with_probabilities and len(with_probabilities) == len(people):
-        probabilities = torch.stack(with_probabilities).to(body_pose)
-        prior = token_prior(tokenizer, probabilities, 1.0, floor)
+    inflation = sigma * config.pose.token_gain
+    encoded = tokenizer.encode(to_6d(body_pose))
+    probabilities = [p.token_probabilities for p in people if p.token_probabilities is not None]
+    if probabilities and len(probabilities) == len(people):
+        prior = token_prior(tokenizer, torch.stack(probabilities).to(body_pose), inflation, config.pose.floor)
+        twin = torch.tensor([p.twin for p in people], device=body_pose.device)
+        prior = prior.replace(mean=torch.where(twin[:, None, None], encoded, prior.mean))
     else:
-        prior = flat_token_prior(tokenizer, tokenizer.encode(to_6d(body_pose)), 1.0, 1.0)
+        prior = flat_token_prior(tokenizer, encoded, inflation)
     # What the decoder says otherwise than the prediction is held beside it, so that a fit which moves no
     # token returns the prediction itself. It carries the tokenizer's own error and TokenHMR's mean pose.
     offset = pose_offset(tokenizer.decode(prior.mean), body_pose)
@@ -252,7 +248,7 @@ def _person_prior(
         target = ones * (config.body.height_m - mean) / config.body.height_sigma_m
     return PersonPrior(
         root=torch.stack([p.root for p in people]).to(device=device, dtype=dtype),
-        root_sigma=ones * config.pose.root_sigma_rad,
+        root_sigma=torch.tensor([p.root_sigma or config.pose.root_sigma_rad for p in people]).to(ones),
         betas=predicted * own / (1 + own),
         betas_sigma=betas_sigma,
         clothes=ones * config.body.clothes_cm / 100,

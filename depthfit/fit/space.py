@@ -120,30 +120,30 @@ class TokenPrior(TensorStruct):
 
 
 def token_prior(
-    tokenizer: Tokenizer, probabilities: Tensor, inflation: float, floor: float, codes: int = 16
+    tokenizer: Tokenizer, probabilities: Tensor, inflation: Tensor, floor: float, codes: int = 16
 ) -> TokenPrior:
     """Prior from a regressor's token probabilities (N, T, number of codes).
 
     Args:
+        inflation: (N,).
         floor: Share of the codebook's own variance that every direction keeps.
         codes: How many of each token's likeliest codes make its spread.
     """
     mean = probabilities @ tokenizer.codebook
     top, index = probabilities.topk(codes, dim=-1)
     spread = top.sqrt()[..., None] * (tokenizer.codebook[index] - mean[:, :, None])
-    return TokenPrior(mean, spread, *_sizes(tokenizer, mean, inflation, floor))
+    return TokenPrior(mean, spread, floor * _code_variance(tokenizer, inflation), inflation)
 
 
-def flat_token_prior(tokenizer: Tokenizer, mean: Tensor, inflation: float, floor: float) -> TokenPrior:
-    """Prior about latents (N, T, C) of a prediction that came without token probabilities."""
+def flat_token_prior(tokenizer: Tokenizer, mean: Tensor, inflation: Tensor) -> TokenPrior:
+    """Prior about latents (N, T, C) of a prediction that came without token probabilities: every direction
+    has the codebook's own variance, before inflation."""
     spread = mean.new_zeros(*mean.shape[:2], 0, mean.shape[-1])
-    return TokenPrior(mean, spread, *_sizes(tokenizer, mean, inflation, floor))
+    return TokenPrior(mean, spread, _code_variance(tokenizer, inflation), inflation)
 
 
-def _sizes(tokenizer: Tokenizer, mean: Tensor, inflation: float, floor: float) -> tuple[Tensor, Tensor]:
-    variance = tokenizer.codebook.var(0).mean() * floor
-    ones = mean.new_ones(len(mean))
-    return ones * variance, ones * inflation
+def _code_variance(tokenizer: Tokenizer, like: Tensor) -> Tensor:
+    return tokenizer.codebook.var(0).mean().expand_as(like)
 
 
 @dataclass(frozen=True)

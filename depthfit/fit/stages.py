@@ -23,6 +23,7 @@ CAMERA_ROUNDS, ROOT_ROUNDS = 2, 2
 ROBUST_SCHEDULE = (4.0, 3.0, 2.0, 1.5)
 """Factors on the robust scales of the first rounds: graduated non-convexity, so that what starts far from
 its evidence still feels it. Source: Blake & Zisserman, "Visual Reconstruction" (1987)."""
+ALL_UNKNOWNS = ["root", "pose", "betas", "bearing", "distance", "clothes", "field"]
 CHART_ROUNDS = 3
 """Rounds in a row at the start in which the tokens' chart is made anew; later every second round."""
 
@@ -62,10 +63,7 @@ class Scheduler:
             batch.image_prior.log_focal.clone(), torch.zeros_like(batch.image_prior.log_focal)
         )
         skeleton = self.body.skeleton(batch.root, batch.pose, batch.betas)
-        rest = self.table.rest(batch.pose, batch.betas)
-        offset = skeleton.position - (skeleton.rotation @ skeleton.rest[..., None])[..., 0]
-        points = torch.einsum("njcd,npjd->npc", skeleton.rotation, rest.by_joint[:, NUM_JOINTS:])
-        points = points + rest.weight[:, NUM_JOINTS:] @ offset
+        points = self.table.positions(skeleton, batch.pose, batch.betas)[:, NUM_JOINTS:]
         transl = translation(points, batch.targets, images.log_focal.exp()[batch.group], batch.center)
         people = PersonState(
             root=batch.root,
@@ -84,23 +82,40 @@ class Scheduler:
         """Camera, depth scale and translation; the prediction's body stays as it is."""
         return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, chart_rounds=0)
 
+    def root(self, state: FitState) -> Solved:
+        """Root orientation and clothes too."""
+        return self._run(state, ["root", "bearing", "distance", "clothes"], ROOT_ROUNDS, chart_rounds=0)
+
+    def bodies(self, state: FitState) -> Solved:
+        """All unknowns together."""
+        return self._run(state, ALL_UNKNOWNS, self.config.solver.rounds, CHART_ROUNDS)
+
     def everything(self, state: FitState) -> Solved:
-        """Root first, then all unknowns together."""
-        rooted = self._run(state, ["root", "bearing", "distance", "clothes"], ROOT_ROUNDS, chart_rounds=0)
-        names = ["root", "pose", "betas", "bearing", "distance", "clothes", "field"]
-        full = self._run(rooted.state, names, self.config.solver.rounds, CHART_ROUNDS)
+        """Root first, then all unknowns."""
+        rooted = self.root(state)
+        full = self.bodies(rooted.state)
         full.steps = full.steps + rooted.steps
         return full
 
-    def problem(self, state: FitState, chart: Chart, free: list[str], widen: float) -> BodyFit:
+    def place(self, state: FitState) -> FitState:
+        """Translation alone, bodies and cameras held."""
+        return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, chart_rounds=0, camera=False).state
+
+    def full_problem(self, state: FitState) -> BodyFit:
+        """The problem of the last stage, with a fresh chart and associations at ``state``."""
+        return self.problem(state, self.space.chart(state.people), ALL_UNKNOWNS, widen=1.0)
+
+    def problem(
+        self, state: FitState, chart: Chart, free: list[str], widen: float, camera: bool = True
+    ) -> BodyFit:
         """The least-squares problem with associations at ``state``."""
         config, layout = self.config, self.layout
         mask = torch.zeros(layout.size, dtype=torch.bool, device=self.batch.center.device)
         for name in free:
             mask[getattr(layout, name)] = True
         shared = torch.ones(2, dtype=torch.bool, device=mask.device)
-        shared[LOG_FOCAL] = not config.camera.freeze_focal
-        shared[LOG_SCALE] = config.depth.use
+        shared[LOG_FOCAL] = camera and not config.camera.freeze_focal
+        shared[LOG_SCALE] = camera and config.depth.use
         return BodyFit(
             body=self.body,
             table=self.table,
@@ -122,7 +137,9 @@ class Scheduler:
             free_shared=shared,
         )
 
-    def _run(self, state: FitState, free: list[str], rounds: int, chart_rounds: int) -> Solved:
+    def _run(
+        self, state: FitState, free: list[str], rounds: int, chart_rounds: int, camera: bool = True
+    ) -> Solved:
         chart = flat_chart(state.people)
         damping: Tensor | None = None
         steps = torch.zeros(self.batch.num_images, dtype=torch.int64, device=self.batch.center.device)
@@ -132,7 +149,7 @@ class Scheduler:
             if "pose" in free and (k < chart_rounds or k % 2 == 0):
                 chart = self.space.chart(state.people)
             widen = ROBUST_SCHEDULE[k] if k < len(ROBUST_SCHEDULE) else 1.0
-            fit = self.problem(state, chart, free, widen)
+            fit = self.problem(state, chart, free, widen, camera)
             state, summary = minimize(fit, state, solver, damping)
             damping = summary.damping.clamp(max=1.0)
             steps = steps + summary.steps

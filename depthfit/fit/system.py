@@ -102,6 +102,13 @@ class BodyFit:
             "other_priors": (self.person_prior.residual(state.people) ** 2).sum(-1) / 2,
         }
 
+    def depth_error(self, state: FitState) -> Tensor:
+        """(N, P) log-depth residual of the samples, the smooth error field not taken off."""
+        people = state.people
+        field_off = FitState(people.replace(field=torch.zeros_like(people.field)), state.images)
+        _, depth, _, _ = self._rows(field_off, self.skeleton(people))
+        return depth.residual[..., 0] * self.matches.depth.sigma
+
     def linearize(self, state: FitState) -> ArrowSystem:
         """Gauss-Newton system in the chart's coordinates, frozen unknowns taken out."""
         people = state.people
@@ -165,10 +172,8 @@ class BodyFit:
         people, matches = state.people, self.matches
         focal = state.images.log_focal.exp()[self.group]
         transl = people.transl[:, None]
-        rest = self.table.rest(people.pose, people.betas)
-        offset = skeleton.position - (skeleton.rotation @ skeleton.rest[..., None])[..., 0]
-        points = torch.einsum("njcd,npjd->npc", skeleton.rotation, rest.by_joint[:, NUM_JOINTS:])
-        points = points + rest.weight[:, NUM_JOINTS:] @ offset + transl
+        landmarks = self.table.positions(skeleton, people.pose, people.betas)
+        points = landmarks[:, NUM_JOINTS:] + transl
         keypoint = keypoint_rows(points, focal, self.center, self.targets)
         surface = matches.subset.skin(skeleton, matches.subset.rest(people.pose, people.betas)) + transl
         count = matches.depth.xy.shape[1]

@@ -1,0 +1,22 @@
+"""What initialisers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from depthfit.body.model import Body
+from depthfit.fit.config import FitConfig
+from depthfit.tokens.vqvae import Tokenizer
+
+
+@dataclass(frozen=True)
+class InitContext:
+    """The body, the tokenizer (or ``None``), the fit's settings, the device and the seed."""
+
+    body: Body
+    tokenizer: Tokenizer | None
+    config: FitConfig
+    device: torch.device
+    seed: int

@@ -1,0 +1,74 @@
+"""A regressor's predictions, as ``predictions.npz`` holds them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines.context import InitContext
+from depthfit.body.points import landmark_table
+from depthfit.camera import full_image_translation, intrinsics, project, regressor_focal
+from depthfit.errors import InputError
+from depthfit.evidence.match import match_people
+from depthfit.evidence.scene import ImageEvidence
+from depthfit.fit.adapter import Prediction
+from depthfit.joints import NUM_JOINTS
+
+
+def from_predictions(evidence: ImageEvidence, context: InitContext) -> list[Prediction]:
+    """The image's rows of predictions.npz, each with the detected person that overlaps it.
+
+    Raises:
+        InputError: The scene has no predictions.npz.
+    """
+    rows = evidence.predictions
+    if rows is None:
+        raise InputError(
+            evidence.path.parent.parent,
+            "predictions.npz",
+            "not there",
+            "Write one (see the README), or start from the keypoints: init=keypoints.",
+        )
+    if len(rows) == 0:
+        return []
+    root, pose = torch.from_numpy(rows.root).float(), torch.from_numpy(rows.pose).float()
+    betas = torch.from_numpy(rows.betas).float()
+    size = torch.tensor(evidence.size, dtype=torch.float32)
+    focal = regressor_focal(*evidence.size)
+    shift = full_image_translation(
+        torch.from_numpy(rows.pred_cam).float(),
+        torch.from_numpy(rows.box_center).float(),
+        torch.from_numpy(rows.box_size).float(),
+        size.expand(len(rows), 2),
+        focal.expand(len(rows)),
+    )
+    body = context.body.to("cpu")
+    skeleton = body.skeleton(root, pose, betas)
+    # Regressors move SMPL's mesh, whose pelvis stands at its rest position; depthfit moves the pelvis.
+    transl = shift + skeleton.rest[:, 0]
+    points = landmark_table(body).positions(skeleton, pose, betas)[:, NUM_JOINTS:] + transl[:, None]
+    camera = intrinsics(focal, (size - 1) / 2).expand(len(rows), 3, 3)
+    xy = project(points, camera)
+    matching = match_people(evidence.people, rows.box_center, rows.box_size, xy.double().numpy())
+    return [
+        Prediction(
+            person=int(rows.person[n]),
+            row=int(evidence.rows[n]),
+            root=root[n],
+            pose=pose[n],
+            betas=betas[n],
+            transl=transl[n],
+            focal=float(focal),
+            token_probabilities=_probabilities(rows.token_probs, n),
+            detection=evidence.people[matching.detection[n]] if matching.detection[n] >= 0 else None,
+        )
+        for n in range(len(rows))
+    ]
+
+
+def _probabilities(values: object, n: int) -> Tensor | None:
+    if values is None:
+        return None
+    assert isinstance(values, np.ndarray)
+    return torch.from_numpy(values[n].astype(np.float32))

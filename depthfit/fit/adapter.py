@@ -1,0 +1,158 @@
+"""From a scene's evidence and an initialiser's predictions to a fit's input."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from depthfit.evidence.cameras import CameraPrior
+from depthfit.evidence.depth import DepthMap, depth_edges, valid_mask
+from depthfit.evidence.keypoints import KeypointPerson, keypoint_sigma_px
+from depthfit.evidence.mask import mask_contour, person_area
+from depthfit.evidence.scene import ImageEvidence
+from depthfit.fit.config import FitConfig
+from depthfit.fit.inputs import ImageInput, OutlineInput, PersonInput
+
+EDGE_BOX_MARGIN = 0.25
+"""Depth edges are looked for this far outside the keypoints' box, in its longer sides: hands, feet, hair."""
+EDGE_DEPTH_RANGE = 0.35
+"""An edge whose nearer side is farther than this (log depth) from the person's median is another thing's."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an initialiser says of one person.
+
+    Attributes:
+        person: 1-based number in the image, as in masks; row: its row in predictions.npz, or -1.
+        root: (3, 3); pose: (23, 3, 3); betas: (10,): camera frame.
+        transl: (3,) m, the pelvis; focal: px: the prediction's own camera.
+        token_probabilities: (160, 2048) or ``None``.
+        detection: The keypoints that belong to this person, or ``None``.
+        pose_sigma, root_sigma: rad, where the initialiser knows its own error; else the config's.
+    """
+
+    person: int
+    row: int
+    root: Tensor
+    pose: Tensor
+    betas: Tensor
+    transl: Tensor
+    focal: float
+    token_probabilities: Tensor | None
+    detection: KeypointPerson | None
+    pose_sigma: float | None = None
+    root_sigma: float | None = None
+
+
+def image_input(
+    evidence: ImageEvidence, predictions: list[Prediction], config: FitConfig
+) -> ImageInput:
+    """Gather an image's evidence for the people in ``predictions``; each must have a detection."""
+    camera = _camera(evidence.camera, config)
+    depth = evidence.depth if config.depth.use or config.contour.source != "mask" else None
+    log_depth = valid = None
+    if depth is not None:
+        with np.errstate(divide="ignore"):
+            log_depth = torch.from_numpy(np.log(depth.metres).astype(np.float32))
+        valid = torch.from_numpy(valid_mask(depth.metres, config.depth.erode_px))
+        log_depth = torch.where(valid, log_depth, torch.zeros_like(log_depth))
+    labels = evidence.labels if config.contour.source in ("auto", "mask") else None
+    return ImageInput(
+        name=evidence.name,
+        width=evidence.size[0],
+        height=evidence.size[1],
+        log_focal=math.log(camera.focal_px),
+        log_focal_sigma=camera.sigma_log_focal,
+        center=torch.tensor(camera.center, dtype=torch.float32),
+        log_depth=log_depth,
+        depth_valid=valid,
+        depth_focal=None if depth is None else depth.focal_px,
+        labels=None if labels is None else torch.from_numpy(labels),
+        people=[_person(p, labels, depth, config) for p in predictions],
+    )
+
+
+def _camera(prior: CameraPrior, config: FitConfig) -> CameraPrior:
+    wanted = config.camera
+    focal = prior.focal_px if wanted.focal_px is None else wanted.focal_px
+    sigma = prior.sigma_log_focal if wanted.sigma_log_focal is None else wanted.sigma_log_focal
+    if wanted.focal_px is not None and wanted.sigma_log_focal is None:
+        sigma = 0.01
+    return CameraPrior(focal, sigma, prior.center, prior.source if wanted.focal_px is None else "config")
+
+
+def _person(
+    prediction: Prediction, labels: np.ndarray | None, depth: DepthMap | None, config: FitConfig
+) -> PersonInput:
+    detection = prediction.detection
+    assert detection is not None
+    box, area, label = detection.box(), None, None
+    if labels is not None and person_area(labels, prediction.person) > 0:
+        label = prediction.person
+        rows, columns = np.nonzero(labels == label)
+        area = float(len(rows))
+        seen = np.array([columns.min(), rows.min(), columns.max(), rows.max()], dtype=float)
+        box = np.concatenate([np.minimum(box[:2], seen[:2]), np.maximum(box[2:], seen[2:])])
+    return PersonInput(
+        root=prediction.root,
+        pose=prediction.pose,
+        betas=prediction.betas,
+        transl=prediction.transl,
+        focal=prediction.focal,
+        keypoints=torch.from_numpy(detection.xy).float(),
+        keypoint_sigma=_floats(keypoint_sigma_px(detection, area, config.keypoints.noise_factor)),
+        box=torch.from_numpy(box).float(),
+        token_probabilities=prediction.token_probabilities,
+        label=label,
+        pose_sigma=prediction.pose_sigma,
+        root_sigma=prediction.root_sigma,
+        outline=_outline(label, labels, detection, depth, config),
+    )
+
+
+def _outline(
+    label: int | None,
+    labels: np.ndarray | None,
+    detection: KeypointPerson,
+    depth: DepthMap | None,
+    config: FitConfig,
+) -> OutlineInput | None:
+    source = config.contour.source
+    if source in ("auto", "mask") and labels is not None and label is not None:
+        contour = mask_contour(labels, label, config.contour.points)
+        points, normals = contour.points[contour.valid], contour.normals[contour.valid]
+        return OutlineInput(_floats(points), _floats(normals), closed=True) if len(points) else None
+    if source in ("auto", "depth") and depth is not None:
+        return _edge_outline(detection, depth, config.contour.points)
+    return None
+
+
+def _edge_outline(detection: KeypointPerson, depth: DepthMap, count: int) -> OutlineInput | None:
+    """Depth edges around a person whose nearer side is at the person's distance."""
+    edges = depth_edges(depth.metres)
+    points = depth.to_image(edges.points)
+    at_points = depth.sample(detection.xy[detection.found])
+    if not (at_points > 0).any() or not len(points):
+        return None
+    middle = np.median(np.log(at_points[at_points > 0]))
+    x0, y0, x1, y1 = detection.box()
+    margin = EDGE_BOX_MARGIN * max(x1 - x0, y1 - y0)
+    low, high = np.array([x0 - margin, y0 - margin]), np.array([x1 + margin, y1 + margin])
+    # Two pixels towards the nearer side lies the surface whose edge this is.
+    near = depth.sample(points - 2 * edges.normals / depth.scale)
+    log_near = np.log(np.where(near > 0, near, 1e9))
+    keep = ((points >= low) & (points <= high)).all(-1) & (np.abs(log_near - middle) < EDGE_DEPTH_RANGE)
+    points, normals = points[keep], edges.normals[keep]
+    if not len(points):
+        return None
+    pick = np.linspace(0, len(points) - 1, min(count, len(points))).round().astype(int)
+    return OutlineInput(_floats(points[pick]), _floats(normals[pick]), closed=False)
+
+
+def _floats(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).float()

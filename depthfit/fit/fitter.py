@@ -1,0 +1,280 @@
+"""Fit a batch of images: stages, hypotheses, verdict, uncertainty."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from depthfit.body.model import Body
+from depthfit.body.points import LandmarkTable, landmark_table
+from depthfit.camera import image_center, intrinsics, project
+from depthfit.fit import hypotheses
+from depthfit.fit.adapter import Prediction
+from depthfit.fit.associate import MeshTopology, mesh_topology
+from depthfit.fit.config import FitConfig
+from depthfit.fit.inputs import ImageInput, PersonInput
+from depthfit.fit.posterior import Posterior, posterior
+from depthfit.fit.problem import Batch, make_batch, pose_space, step_layout
+from depthfit.fit.result import BodyResult, PersonFit
+from depthfit.fit.space import TokenSpace
+from depthfit.fit.stages import Scheduler, Solved
+from depthfit.fit.verdict import VERDICTS, Measures, judge, measure
+from depthfit.joints import NUM_JOINTS
+from depthfit.solver.schur import scatter_sum
+from depthfit.state import FitState
+from depthfit.struct import where
+from depthfit.tokens.vqvae import Tokenizer
+
+
+@dataclass
+class Fitted:
+    """A batch after its fit, still as tensors.
+
+    Attributes:
+        batch: What was fitted; before: the prediction under its best camera; after: the fit.
+        verdict: (N,) indices into ``VERDICTS``.
+        final: After, with refused people put back to their prediction.
+    """
+
+    batch: Batch
+    scheduler: Scheduler
+    before: Solved
+    after: Solved
+    measures: tuple[Measures, Measures]
+    deviations: Posterior
+    verdict: Tensor
+    final: FitState
+
+
+class Fitter:
+    """Fits people in images with one body, one tokenizer and one set of settings.
+
+    Args:
+        body: The body model to fit.
+        tokenizer: Needed where ``config.pose.space`` is ``tokens``.
+        config: The settings.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self, body: Body, tokenizer: Tokenizer | None, config: FitConfig, device: torch.device | str = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self.body: Body = body.to(self.device)
+        self.tokenizer = None if tokenizer is None else tokenizer.to(self.device)
+        self.config = config
+        self.table: LandmarkTable = landmark_table(self.body)
+        self.topology: MeshTopology = mesh_topology(self.body, config.solver.grid)
+
+    @torch.no_grad()
+    def fit(self, images: list[ImageInput]) -> list[list[PersonFit]]:
+        """Fit images together; images do not influence each other.
+
+        Returns:
+            For each image, its people's fits in order. Every image must have a person with at least one
+            detected keypoint each.
+        """
+        fitted = self.solve(images)
+        people = [(i, image, person) for i, image in enumerate(images) for person in image.people]
+        results: list[list[PersonFit]] = [[] for _ in images]
+        initial = self._initial_states(fitted.batch, [p for _, _, p in people])
+        for n, (i, _, _) in enumerate(people):
+            results[i].append(self._result(fitted, initial, n))
+        return results
+
+    @torch.no_grad()
+    def solve(self, images: list[ImageInput]) -> Fitted:
+        """The fit as tensors."""
+        scheduler, tokens = self.scheduler(images)
+        batch = scheduler.batch
+        before = scheduler.camera(scheduler.start(tokens))
+        after = scheduler.everything(before.state)
+        if self.config.solver.hypotheses and self.config.depth.use:
+            after = self._try_twins(images, scheduler, after)
+        measures = (measure(before, batch), measure(after, batch))
+        verdict = judge(*measures, batch, self.config)
+        deviations = posterior(after.fit, after.state)
+        final = self._put_back(scheduler, before.state, after.state, verdict)
+        return Fitted(batch, scheduler, before, after, measures, deviations, verdict, final)
+
+    @torch.no_grad()
+    def vertices(self, result: BodyResult) -> np.ndarray:
+        """(V, 3) m of a result's body, camera frame."""
+        arrays = (result.root, result.pose, result.betas, result.transl)
+        root, pose, betas, transl = (torch.from_numpy(a).to(self.body.v_template)[None] for a in arrays)
+        return (self.body.forward(root, pose, betas)[1] + transl[:, None])[0].cpu().numpy()
+
+    @torch.no_grad()
+    def describe(self, prediction: Prediction, size: tuple[int, int]) -> BodyResult:
+        """A prediction under its own camera, in an image of ``size`` (width, height) px."""
+        center = image_center(*size)
+        focal = torch.tensor(prediction.focal)
+        body = (prediction.transl, prediction.root, prediction.pose, prediction.betas)
+        return self._body_result(center.to(self.body.v_template), focal, *body)
+
+    def scheduler(self, images: list[ImageInput]) -> tuple[Scheduler, Tensor]:
+        """The stages over a batch, and the tokens of its predictions (N, T, C)."""
+        layout = step_layout(self.body, self.config)
+        batch = make_batch(images, self.body, self.config, layout, self.device)
+        space, tokens = pose_space(images, batch, self.tokenizer, self.config)
+        scheduler = Scheduler(self.body, self.table, self.topology, batch, space, layout, self.config)
+        return scheduler, tokens
+
+    def _try_twins(self, images: list[ImageInput], scheduler: Scheduler, first: Solved) -> Solved:
+        """Fit again the images in which depth speaks for a flipped limb; keep the better of the two."""
+        batch = scheduler.batch
+        flips = hypotheses.contradicted(self.body, batch, first.state)
+        flipped = flips.flatten(1).any(-1)
+        wanted = scatter_sum(flipped.long(), batch.group, batch.num_images) > 0
+        if not wanted.any():
+            return first
+        people = first.state.people
+        ray = torch.nn.functional.normalize(people.transl, dim=-1)
+        twin_pose = hypotheses.flip(self.body, batch.root, batch.pose, batch.betas, ray, flips)
+        chosen = [i for i in range(len(images)) if bool(wanted[i])]
+        rows = torch.nonzero(wanted[batch.group])[:, 0]
+        twins = [
+            _with_twins(images[i], twin_pose[batch.group == i], flipped[batch.group == i]) for i in chosen
+        ]
+        again, tokens = self.scheduler(twins)
+        start = again.start(tokens)
+        kept = people[rows]
+        moved = start.people.replace(root=kept.root, betas=kept.betas, bearing=kept.bearing)
+        moved = moved.replace(log_distance=kept.log_distance, clothes=kept.clothes)
+        second = again.everything(FitState(moved, first.state.images[wanted]))
+        penalty = hypotheses.FLIP_COST * scatter_sum(
+            flipped[rows].to(kept.betas.dtype), again.batch.group, len(chosen)
+        )
+        better = second.fit.cost(second.state) + penalty < first.fit.cost(first.state)[wanted]
+        if not better.any():
+            return first
+        return self._merge(images, twin_pose, flipped, wanted, better, first, second)
+
+    def _merge(
+        self,
+        images: list[ImageInput],
+        twin_pose: Tensor,
+        flipped: Tensor,
+        wanted: Tensor,
+        better: Tensor,
+        first: Solved,
+        second: Solved,
+    ) -> Solved:
+        """The first solution with the better images taken from the second, under one problem again."""
+        accepted = torch.zeros_like(wanted)
+        accepted[wanted] = better
+        group = first.fit.group
+        mixed = [
+            _with_twins(image, twin_pose[group == i], flipped[group == i]) if bool(accepted[i]) else image
+            for i, image in enumerate(images)
+        ]
+        scheduler, _ = self.scheduler(mixed)
+        people = first.state.people.map(torch.clone)
+        rows = torch.nonzero(wanted[group])[:, 0]
+        full = people.map(torch.clone)
+        for name in ("root", "pose", "betas", "bearing", "log_distance", "clothes", "field", "tokens", "dual"):
+            getattr(full, name)[rows] = getattr(second.state.people, name)
+        people = where(accepted[group], full, people)
+        images_full = first.state.images.map(torch.clone)
+        for name in ("log_focal", "log_scale"):
+            getattr(images_full, name)[wanted] = getattr(second.state.images, name)
+        state = FitState(people, where(accepted, images_full, first.state.images))
+        fit = scheduler.full_problem(state)
+        steps = first.steps.clone()
+        steps[wanted] += second.steps
+        return Solved(state, fit, steps, first.status)
+
+    def _put_back(
+        self, scheduler: Scheduler, before: FitState, after: FitState, verdict: Tensor
+    ) -> FitState:
+        """Refused people get their prediction back, placed under the camera that the others agreed on."""
+        group = scheduler.batch.group
+        refused = verdict != 0
+        if not refused.any():
+            return after
+        some = scatter_sum((~refused).long(), group, scheduler.batch.num_images) > 0
+        images = where(some, after.images, before.images)
+        mixed = FitState(where(refused, before.people, after.people), images)
+        placed = scheduler.place(mixed)
+        return FitState(where(refused, placed.people, after.people), images)
+
+    def _initial_states(self, batch: Batch, people: list[PersonInput]) -> tuple[Tensor, Tensor]:
+        """The predictions' own focal (N,) and translation (N, 3)."""
+        focal = torch.tensor([p.focal for p in people]).to(batch.center)
+        return focal, torch.stack([p.transl for p in people]).to(batch.center)
+
+    def _result(self, fitted: Fitted, initial: tuple[Tensor, Tensor], n: int) -> PersonFit:
+        batch, people, images = fitted.batch, fitted.final.people, fitted.final.images
+        image = batch.group[n]
+        center = batch.center[n]
+        own = self._body_result(
+            center, initial[0][n], initial[1][n], batch.root[n], batch.pose[n], batch.betas[n]
+        )
+        focal = images.log_focal[image].exp()
+        refined = self._body_result(
+            center, focal, people.transl[n], people.root[n], people.pose[n], people.betas[n]
+        )
+        before, after = fitted.measures
+        accepted = int(fitted.verdict[n]) == 0
+        space = fitted.scheduler.space
+        tokens = torch.zeros(0, dtype=torch.int64)
+        if isinstance(space, TokenSpace):
+            tokens = space.tokenizer.quantise(people.tokens[n : n + 1])[0]
+        return PersonFit(
+            status=VERDICTS[int(fitted.verdict[n])].value,
+            accepted=accepted,
+            initial=own,
+            refined=refined,
+            tokens=tokens.cpu().numpy().astype("int16"),
+            log_scale=float(images.log_scale[image]),
+            focal_std_log=float(fitted.deviations.log_focal[n]),
+            distance_std_log=float(fitted.deviations.log_distance[n]),
+            joints_std=fitted.deviations.joints[n].cpu().numpy(),
+            reprojection=(
+                _median_error(batch, n, own.keypoints_2d),
+                _median_error(batch, n, refined.keypoints_2d),
+            ),
+            depth_residual=(
+                float(before.depth_residual[n]),
+                float((after if accepted else before).depth_residual[n]),
+            ),
+            cost_before={k: float(v[n]) for k, v in before.costs.items()},
+            cost_after={k: float(v[n]) for k, v in after.costs.items()},
+            iterations=int(fitted.after.steps[image]),
+        )
+
+    def _body_result(
+        self, center: Tensor, focal: Tensor, transl: Tensor, root: Tensor, pose: Tensor, betas: Tensor
+    ) -> BodyResult:
+        skeleton = self.body.skeleton(root[None], pose[None], betas[None])
+        points = self.table.positions(skeleton, pose[None], betas[None])[0] + transl
+        pixels = project(points, intrinsics(focal, center))
+        arrays = [t.cpu().numpy() for t in (center, transl, root, pose, betas)]
+        return BodyResult(
+            float(focal),
+            *arrays,
+            points[:NUM_JOINTS].cpu().numpy(),
+            points[NUM_JOINTS:].cpu().numpy(),
+            pixels[NUM_JOINTS:].cpu().numpy(),
+        )
+
+
+def _with_twins(image: ImageInput, poses: Tensor, flipped: Tensor) -> ImageInput:
+    """The image with the people in ``flipped`` (N,) predicted as ``poses`` (N, 23, 3, 3) instead."""
+    people = [
+        replace(person, pose=pose, twin=True) if bool(is_twin) else person
+        for person, pose, is_twin in zip(image.people, poses.cpu(), flipped, strict=True)
+    ]
+    return replace(image, people=people)
+
+
+def _median_error(batch: Batch, n: int, pixels: object) -> float:
+    xy = torch.as_tensor(pixels).to(batch.targets.xy)
+    seen = batch.targets.sigma[n].isfinite()
+    if not seen.any():
+        return math.nan
+    return float((xy - batch.targets.xy[n]).norm(dim=-1)[seen].median())

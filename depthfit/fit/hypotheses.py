@@ -1,0 +1,111 @@
+"""Front/back twins: a limb seen in 2D may point towards the camera or away from it.
+
+Where the depth at a limb's detected keypoints contradicts the fitted limb and agrees with its twin, the
+person is fitted once more from the prediction with that limb flipped, and the better fit is kept.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from depthfit import so3
+from depthfit.body.model import Body
+from depthfit.fit.problem import Batch
+from depthfit.joints import JOINT_INDEX, KEYPOINTS, SMPL_PARENTS
+from depthfit.state import FitState
+
+LIMBS = tuple(
+    tuple(f"{side}_{part}" for part in parts)
+    for side in ("left", "right")
+    for parts in (("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle"))
+)
+"""Each limb's joints from the trunk outwards; a flip may be of both bones or of the outer one."""
+FLIP_COST = 4.0
+"""What a flipped fit must gain at the least: minus the log of the odds that a regressor flips a limb."""
+LIMB_RADIUS = 0.04
+"""m; the skin in front of a limb's joint."""
+DEPTH_SIGMA_M, DEPTH_SIGMA_LOG = 0.05, 0.02
+MIN_GAIN = 2.0
+"""A twin is tried if it lowers the squared depth error at the limb's keypoints by this, in sigmas squared."""
+
+
+def contradicted(body: Body, batch: Batch, state: FitState) -> Tensor:
+    """Which flips the depth speaks for: (N, limbs, 2) bool, [both bones, outer bone]; one a limb at most."""
+    people = state.people
+    skeleton = body.skeleton(people.root, people.pose, people.betas)
+    measured, known = _depth_at_keypoints(batch, state)
+    options = []
+    for limb in LIMBS:
+        joints = [JOINT_INDEX[name] for name in limb]
+        points = [KEYPOINTS.index(name) for name in limb]
+        z = (skeleton.position + people.transl[:, None])[..., 2][:, joints]
+        bone = z[:, 1:] - z[:, :-1]
+        twins = [z[:, 1:]]
+        for flips in ((True, True), (False, True)):
+            sign = torch.tensor([-1.0 if flip else 1.0 for flip in flips]).to(bone)
+            twins.append(z[:, :1] + torch.cumsum(bone * sign, -1))
+        target, seen = measured[:, points[1:]], known[:, points[1:]]
+        scores = []
+        for twin in twins:
+            sigma = DEPTH_SIGMA_M + DEPTH_SIGMA_LOG * twin
+            error = torch.where(seen, (twin - LIMB_RADIUS - target) / sigma, torch.zeros_like(twin))
+            scores.append((error**2 / (1 + error**2 / 16)).sum(-1))
+        gain = scores[0][:, None] - torch.stack(scores[1:], -1)
+        best = torch.nn.functional.one_hot(gain.argmax(-1), 2).bool()
+        options.append(best & (gain > MIN_GAIN))
+    return torch.stack(options, 1)
+
+
+def flip(body: Body, root: Tensor, pose: Tensor, betas: Tensor, ray: Tensor, flips: Tensor) -> Tensor:
+    """Poses (N, 23, 3, 3) with limbs mirrored in the plane across the viewing ray.
+
+    Args:
+        ray: (N, 3) unit, from the camera to the person; flips: (N, limbs, 2) of :func:`contradicted`.
+    """
+    for k, limb in enumerate(LIMBS):
+        joints = [JOINT_INDEX[name] for name in limb]
+        both, outer = flips[:, k, 0], flips[:, k, 1]
+        pose = _flip_bone(body, root, pose, betas, ray, joints[0], joints[1], both)
+        # Turning the upper bone carried the lower one along; put it back to its own twin (or leave it).
+        pose = _flip_bone(body, root, pose, betas, ray, joints[1], joints[2], both | outer)
+    return pose
+
+
+def _flip_bone(
+    body: Body, root: Tensor, pose: Tensor, betas: Tensor, ray: Tensor, joint: int, child: int, which: Tensor
+) -> Tensor:
+    skeleton = body.skeleton(root, pose, betas)
+    bone = torch.nn.functional.normalize(skeleton.position[:, child] - skeleton.position[:, joint], dim=-1)
+    twin = bone - 2 * (bone * ray).sum(-1, keepdim=True) * ray
+    turn = _between(bone, twin)
+    parent = skeleton.rotation[:, SMPL_PARENTS[joint]]
+    local = parent.mT @ turn @ skeleton.rotation[:, joint]
+    # The next joint keeps its world rotation, so that the rest of the limb does not swing along.
+    below = local.mT @ parent.mT @ skeleton.rotation[:, child]
+    flipped = pose.clone()
+    flipped[:, joint - 1] = local
+    flipped[:, child - 1] = below
+    return torch.where(which[:, None, None, None], flipped, pose)
+
+
+def _between(a: Tensor, b: Tensor) -> Tensor:
+    """Least rotation (N, 3, 3) that takes unit vectors a to b."""
+    axis = torch.linalg.cross(a, b, dim=-1)
+    sine, cosine = axis.norm(dim=-1, keepdim=True), (a * b).sum(-1, keepdim=True)
+    angle = torch.atan2(sine, cosine)
+    return so3.exp(torch.nn.functional.normalize(axis, dim=-1) * angle)
+
+
+def _depth_at_keypoints(batch: Batch, state: FitState) -> tuple[Tensor, Tensor]:
+    """Metres read at each detected keypoint under the fitted camera, (N, K), and whether there is one."""
+    window = batch.window
+    side = window.log_depth.shape[-1]
+    cell = ((batch.targets.xy - window.origin[:, None]) / window.step[:, None, None]).round().long()
+    inside = ((cell >= 0) & (cell < side)).all(-1) & batch.targets.sigma.isfinite()
+    flat = cell[..., 1].clamp(0, side - 1) * side + cell[..., 0].clamp(0, side - 1)
+    known = inside & (window.depth_valid & window.own).flatten(1).gather(1, flat)
+    focal = state.images.log_focal[batch.group] * batch.focal_coupling
+    shift = focal + state.images.log_scale[batch.group]
+    return (window.log_depth.flatten(1).gather(1, flat) + shift[:, None]).exp(), known
+

@@ -1,0 +1,48 @@
+"""Standard deviations of what came out, from the Hessian at the solution (Laplace's approximation)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from depthfit.body.points import pose_points
+from depthfit.fit.system import BodyFit
+from depthfit.joints import NUM_JOINTS
+from depthfit.residuals.rows import Rows, jacobian
+from depthfit.state import LOG_FOCAL, FitState
+from depthfit.struct import TensorStruct
+
+
+@dataclass(frozen=True)
+class Posterior(TensorStruct):
+    """Posterior standard deviations of N people.
+
+    Attributes:
+        log_focal: (N,) of the image's focal; log_distance: (N,) of the pelvis' z.
+        joints: (N, 24) m, camera frame: root of the summed variances of the three coordinates.
+    """
+
+    log_focal: Tensor
+    log_distance: Tensor
+    joints: Tensor
+
+
+def posterior(fit: BodyFit, state: FitState) -> Posterior:
+    """Marginal deviations; the shared camera's uncertainty is in every person's."""
+    people = state.people
+    block, _, shared = fit.linearize(state).covariance(fit.group)
+    skeleton = fit.skeleton(people)
+    rest = fit.table.rest(people.pose, people.betas)
+    points = pose_points(fit.body, rest, skeleton, people.pose).map(lambda t: t[:, :NUM_JOINTS])
+    eye = torch.eye(3).to(people.root).expand(len(people.root), NUM_JOINTS, 3, 3)
+    zero = torch.zeros_like(eye[..., 0])
+    rows, _ = jacobian(Rows(zero, zero[..., 0], eye, zero), points, skeleton, people, fit.layout)
+    rows[..., fit.layout.pose] = rows[..., fit.layout.pose] @ fit.chart.basis[:, None]
+    variance = torch.einsum("njrp,npq,njrq->nj", rows, block, rows)
+    return Posterior(
+        log_focal=shared[:, LOG_FOCAL, LOG_FOCAL].sqrt()[fit.group],
+        log_distance=block[:, fit.layout.distance, fit.layout.distance].sqrt(),
+        joints=variance.clamp(min=0).sqrt(),
+    )

@@ -1,0 +1,104 @@
+"""fits.npz: one row a person, and the parts it is put together from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from depthfit import so3
+from depthfit.atomic import atomic_path
+from depthfit.fit.adapter import Prediction
+from depthfit.fit.result import BodyResult, PersonFit
+from depthfit.fit.verdict import FitStatus
+from depthfit.joints import KEYPOINTS, NUM_JOINTS
+
+COST_TERMS = ("keypoints", "depth", "contour", "pose_prior", "other_priors")
+SHARED = ("keypoint_names", "faces")
+"""Fields of fits.npz that are not one row a person."""
+
+
+def person_row(name: str, prediction: Prediction, fit: PersonFit) -> dict[str, Any]:
+    """One row of fits.npz; see the README for the fields."""
+    row: dict[str, Any] = {
+        "imgname": name,
+        "person": prediction.person,
+        "row": prediction.row,
+        "status": fit.status,
+        "accepted": fit.accepted,
+        "depth_log_scale": fit.log_scale,
+        "focal_std_log": fit.focal_std_log,
+        "distance_std_log": fit.distance_std_log,
+        "joints_std": fit.joints_std,
+        "tokens": fit.tokens,
+        "reprojection": fit.reprojection[1],
+        "initial_reprojection": fit.reprojection[0],
+        "depth_residual": fit.depth_residual[1],
+        "initial_depth_residual": fit.depth_residual[0],
+        "iterations": fit.iterations,
+        **_body_fields("", fit.refined),
+        **_body_fields("initial_", fit.initial),
+    }
+    for term in COST_TERMS:
+        row[f"cost_{term}_before"] = fit.cost_before.get(term, np.nan)
+        row[f"cost_{term}_after"] = fit.cost_after.get(term, np.nan)
+    return row
+
+
+def unfitted(prediction: Prediction, body: BodyResult, status: FitStatus, num_tokens: int) -> PersonFit:
+    """The result of a person who could not be fitted: the prediction, and a status that says why."""
+    return PersonFit(
+        status=status.value,
+        accepted=False,
+        initial=body,
+        refined=body,
+        tokens=np.full(num_tokens, -1, np.int16),
+        log_scale=0.0,
+        focal_std_log=np.nan,
+        distance_std_log=np.nan,
+        joints_std=np.full(NUM_JOINTS, np.nan, np.float32),
+        reprojection=(np.nan, np.nan),
+        depth_residual=(np.nan, np.nan),
+        cost_before={},
+        cost_after={},
+        iterations=0,
+    )
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]], extra: dict[str, np.ndarray]) -> None:
+    """Write rows as arrays of one npz, atomically."""
+    table = {key: np.array([row[key] for row in rows]) for key in (rows[0] if rows else {})}
+    table = {key: value.astype(np.float32) if value.dtype == np.float64 else value for key, value in table.items()}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **table, **extra, keypoint_names=np.array(KEYPOINTS))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file that :func:`write_rows` wrote."""
+    with np.load(path, allow_pickle=False) as data:
+        table = {key: data[key] for key in data.files if key not in SHARED}
+    count = len(next(iter(table.values()))) if table else 0
+    return [{key: value[i] for key, value in table.items()} for i in range(count)]
+
+
+def _body_fields(prefix: str, body: BodyResult) -> dict[str, Any]:
+    K = np.array([[body.focal, 0, body.center[0]], [0, body.focal, body.center[1]], [0, 0, 1]], np.float32)
+    return {
+        f"{prefix}focal": body.focal,
+        f"{prefix}K": K,
+        f"{prefix}transl": body.transl,
+        f"{prefix}distance": float(body.transl[2]),
+        f"{prefix}global_orient": _axis_angle(body.root[None])[0],
+        f"{prefix}body_pose": _axis_angle(body.pose).reshape(-1),
+        f"{prefix}betas": body.betas,
+        f"{prefix}joints": body.joints,
+        f"{prefix}keypoints_3d": body.keypoints_3d,
+        f"{prefix}keypoints_2d": body.keypoints_2d,
+    }
+
+
+def _axis_angle(rotations: np.ndarray) -> np.ndarray:
+    return so3.log(torch.from_numpy(rotations)).numpy()

@@ -1,0 +1,218 @@
+"""Fit every person of a scene folder, in batches, losing nothing that is done."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from baselines import InitContext, initialiser
+from depthfit import __version__
+from depthfit.atomic import atomic_path
+from depthfit.body.load import load_body
+from depthfit.body.model import Body
+from depthfit.errors import DepthfitError, InputError
+from depthfit.evidence.scene import ImageEvidence, Scene, read_scene
+from depthfit.fit.adapter import Prediction, image_input
+from depthfit.fit.fitter import Fitter
+from depthfit.fit.result import PersonFit
+from depthfit.fit.verdict import FitStatus
+from depthfit.run.config import RunConfig
+from depthfit.run.output import person_row, read_rows, unfitted, write_rows
+from depthfit.run.pictures import write_meshes, write_overlay
+from depthfit.tokens.load import load_tokenizer
+from depthfit.tokens.vqvae import NUM_TOKENS
+
+_log = logging.getLogger(__name__)
+NOT_SETTINGS = ("scene", "overwrite", "device", "batch", "output")
+"""Keys of the configuration that do not change a person's numbers."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did.
+
+    Attributes:
+        rows: Rows of fits.npz, also those of an earlier run.
+        skipped: Images that could not be used, with the reason.
+        summary: What summary.json holds.
+    """
+
+    rows: list[dict[str, Any]]
+    skipped: dict[str, str]
+    summary: dict[str, Any]
+
+
+@dataclass
+class _Job:
+    """An image on its way: its people split into those that can be fitted and those that cannot."""
+
+    evidence: ImageEvidence
+    predictions: list[Prediction]
+
+    @property
+    def fittable(self) -> list[Prediction]:
+        return [p for p in self.predictions if p.detection is not None and p.detection.found.any()]
+
+
+def fit_scene(config: RunConfig) -> RunSummary:
+    """Fit the scene folder ``config.scene`` and write ``config.output.dir``.
+
+    Images that cannot be read are reported and left out; the others finish.
+
+    Raises:
+        InputError: The scene as a whole, a model file or a setting cannot be used.
+    """
+    if config.scene is None:
+        raise InputError("command line", "scene", "not given", "Name a scene folder: scene=FOLDER.")
+    run = _SceneRun(config)
+    return run.run()
+
+
+class _SceneRun:
+    def __init__(self, config: RunConfig) -> None:
+        self.out = Path(config.output.dir)
+        assert config.scene is not None
+        self.scene: Scene = read_scene(config.scene, config.keypoints.format)
+        name = config.init or ("keypoints" if self.scene.predictions is None else "predictions")
+        self.config = replace(config, init=name)
+        self.initialise = initialiser(name)
+        device = torch.device(_device(config.device))
+        self.body: Body = load_body(config.models.body, config.models.gender)
+        tokenizer = load_tokenizer(config.models.tokenizer)
+        self.fitter = Fitter(self.body, tokenizer, config, device)
+        self.context = InitContext(self.body, tokenizer, config, device, config.seed)
+        self.skipped: dict[str, str] = {}
+        _check_free(self.out, self.config)
+
+    def run(self) -> RunSummary:
+        names = list(self.scene.names)
+        todo = [n for n in names if self.config.overwrite or not self._part(n).is_file()]
+        self.out.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self.out / "config.yaml") as temporary:
+            temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(self.config)))
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
+        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
+            task = progress.add_task("Fitting", total=len(names), completed=len(names) - len(todo))
+            batch: list[_Job] = []
+            for name in todo:
+                job = self._prepare(name)
+                if job is None:
+                    progress.advance(task)
+                    continue
+                batch.append(job)
+                if sum(len(j.predictions) for j in batch) >= self.config.batch:
+                    self._fit(batch)
+                    progress.advance(task, len(batch))
+                    batch = []
+            if batch:
+                self._fit(batch)
+                progress.advance(task, len(batch))
+        return self._finish(names)
+
+    def _part(self, name: str) -> Path:
+        return self.out / "parts" / f"{name}.npz"
+
+    def _prepare(self, name: str) -> _Job | None:
+        try:
+            evidence = self.scene.read(name)
+            return _Job(evidence, self.initialise(evidence, self.context))
+        except InputError as error:
+            # One bad image must not stop the others: it is reported here and in summary.json.
+            _log.error("left out %s: %s", name, error)
+            self.skipped[name] = str(error)
+            return None
+
+    def _fit(self, jobs: list[_Job]) -> None:
+        live = [job for job in jobs if job.fittable]
+        inputs = [image_input(job.evidence, job.fittable, self.config) for job in live]
+        results = self.fitter.fit(inputs) if inputs else []
+        for job, result in zip(live, results, strict=True):
+            self._write(job, result)
+        for job in jobs:
+            if not job.fittable:
+                self._write(job, [])
+
+    def _write(self, job: _Job, result: list[PersonFit]) -> None:
+        fitted = iter(result)
+        fits = []
+        for prediction in job.predictions:
+            if prediction in job.fittable:
+                fits.append(next(fitted))
+            else:
+                body = self.fitter.describe(prediction, job.evidence.size)
+                fits.append(unfitted(prediction, body, FitStatus.NO_EVIDENCE, NUM_TOKENS))
+        name = job.evidence.path.name
+        rows = [person_row(name, p, f) for p, f in zip(job.predictions, fits, strict=True)]
+        if self.config.output.vertices:
+            for row, fit in zip(rows, fits, strict=True):
+                row["vertices"] = self.fitter.vertices(fit.refined)
+        if self.config.output.overlays and fits:
+            write_overlay(self.out, job.evidence, self.fitter, job.predictions, fits)
+        if self.config.output.mesh:
+            write_meshes(self.out, job.evidence.name, self.fitter, job.predictions, fits)
+        # Last, for this file is what says that the image is done.
+        write_rows(self._part(job.evidence.name), rows, {})
+
+    def _finish(self, names: list[str]) -> RunSummary:
+        rows = [row for n in names if self._part(n).is_file() for row in read_rows(self._part(n))]
+        rows.sort(key=lambda row: int(row["row"]))
+        extra = {"faces": self.body.faces.numpy()} if self.config.output.vertices else {}
+        write_rows(self.out / "fits.npz", rows, extra)
+        summary = {
+            "depthfit": __version__,
+            "body": self.body.name,
+            "tokenizer": self.config.models.tokenizer,
+            "init": self.config.init,
+            "images": len(names),
+            "people": len(rows),
+            "accepted": sum(bool(row["accepted"]) for row in rows),
+            "status": dict(Counter(str(row["status"]) for row in rows)),
+            "left_out": self.skipped,
+            "matching_no_image": list(self.scene.strangers),
+            "median": {
+                key: _median(rows, key)
+                for key in ("reprojection", "initial_reprojection", "depth_residual", "focal", "distance")
+            },
+        }
+        with atomic_path(self.out / "summary.json") as temporary:
+            temporary.write_text(json.dumps(summary, indent=2) + "\n")
+        return RunSummary(rows, self.skipped, summary)
+
+
+def _median(rows: list[dict[str, Any]], key: str) -> float | None:
+    values = np.array([row[key] for row in rows], dtype=float)
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else None
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise DepthfitError(f"device={name}: torch sees no CUDA device here. Use device=cpu or device=auto.")
+    return name
+
+
+def _check_free(out: Path, config: RunConfig) -> None:
+    """Results of other settings are not mixed with these."""
+    saved = out / "config.yaml"
+    if config.overwrite or not saved.is_file():
+        return
+    before, now = OmegaConf.load(saved), OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    differs = [k for k in now if k not in NOT_SETTINGS and now[k] != before.get(k)]
+    if differs:
+        raise InputError(
+            saved,
+            ", ".join(str(k) for k in differs),
+            "the folder holds results of other settings",
+            "Give another output.dir, or overwrite=true.",
+        )
