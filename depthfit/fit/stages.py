@@ -20,12 +20,26 @@ from depthfit.solver import LevenbergMarquardtConfig, SolveSummary, minimize
 from depthfit.state import LOG_FOCAL, LOG_SCALE, FitState, ImageState, PersonState, StepLayout
 
 CAMERA_ROUNDS, ROOT_ROUNDS = 2, 2
+FOCAL_WAITS = 2
+"""Rounds with all other unknowns free before the focal moves."""
+CONTOUR_WAITS = 2
+"""Rounds with all unknowns free before the outline counts: a rim that is still far off is matched to the
+wrong side of a limb. Keypoints and depth bring it near."""
 ROBUST_SCHEDULE = (4.0, 3.0, 2.0, 1.5)
 """Factors on the robust scales of the first rounds: graduated non-convexity, so that what starts far from
 its evidence still feels it. Source: Blake & Zisserman, "Visual Reconstruction" (1987)."""
 ALL_UNKNOWNS = ["root", "pose", "betas", "bearing", "distance", "clothes", "field"]
 CHART_ROUNDS = 3
 """Rounds in a row at the start in which the tokens' chart is made anew; later every second round."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which of the focal, the depth scale and the outline take part in a round."""
+
+    focal: bool = True
+    scale: bool = True
+    contour: bool = True
 
 
 @dataclass
@@ -99,14 +113,14 @@ class Scheduler:
 
     def place(self, state: FitState) -> FitState:
         """Translation alone, bodies and cameras held."""
-        return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, chart_rounds=0, camera=False).state
+        return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, chart_rounds=0, scale=False).state
 
     def full_problem(self, state: FitState) -> BodyFit:
         """The problem of the last stage, with a fresh chart and associations at ``state``."""
-        return self.problem(state, self.space.chart(state.people), ALL_UNKNOWNS, widen=1.0)
+        return self.problem(state, self.space.chart(state.people), ALL_UNKNOWNS, 1.0, Parts())
 
     def problem(
-        self, state: FitState, chart: Chart, free: list[str], widen: float, camera: bool = True
+        self, state: FitState, chart: Chart, free: list[str], widen: float, parts: Parts
     ) -> BodyFit:
         """The least-squares problem with associations at ``state``."""
         config, layout = self.config, self.layout
@@ -114,15 +128,19 @@ class Scheduler:
         for name in free:
             mask[getattr(layout, name)] = True
         shared = torch.ones(2, dtype=torch.bool, device=mask.device)
-        shared[LOG_FOCAL] = camera and not config.camera.freeze_focal
-        shared[LOG_SCALE] = camera and config.depth.use
+        shared[LOG_FOCAL] = parts.focal and not config.camera.freeze_focal
+        shared[LOG_SCALE] = parts.scale and config.depth.use
+        matches = associate(self.body, self.topology, self.batch, state, config)
+        if not parts.contour:
+            contour = matches.contour.replace(weight=torch.zeros_like(matches.contour.weight))
+            matches = matches.replace(contour=contour)
         return BodyFit(
             body=self.body,
             table=self.table,
             group=self.batch.group,
             center=self.batch.center,
             targets=self.batch.targets,
-            matches=associate(self.body, self.topology, self.batch, state, config),
+            matches=matches,
             space=self.space,
             chart=chart,
             person_prior=self.batch.person_prior,
@@ -138,7 +156,7 @@ class Scheduler:
         )
 
     def _run(
-        self, state: FitState, free: list[str], rounds: int, chart_rounds: int, camera: bool = True
+        self, state: FitState, free: list[str], rounds: int, chart_rounds: int, scale: bool = True
     ) -> Solved:
         chart = flat_chart(state.people)
         damping: Tensor | None = None
@@ -149,7 +167,10 @@ class Scheduler:
             if "pose" in free and (k < chart_rounds or k % 2 == 0):
                 chart = self.space.chart(state.people)
             widen = ROBUST_SCHEDULE[k] if k < len(ROBUST_SCHEDULE) else 1.0
-            fit = self.problem(state, chart, free, widen, camera)
+            # A body that is still wrong would be explained by a wrong lens: the focal waits for it.
+            focal = "pose" in free and k >= FOCAL_WAITS
+            contour = "pose" in free and k >= CONTOUR_WAITS
+            fit = self.problem(state, chart, free, widen, Parts(focal, scale, contour))
             state, summary = minimize(fit, state, solver, damping)
             damping = summary.damping.clamp(max=1.0)
             steps = steps + summary.steps
