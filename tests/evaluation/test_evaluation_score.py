@@ -37,7 +37,8 @@ def tables() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     fits = {
         "imgname": np.char.replace(truth["imgname"], ".png", ""), "person": truth["person"],
         "status": np.full(n, "converged"), "accepted": np.ones(n, bool), "joints": joints,
-        "focal": focal * 1.1, "vertices": joints, "initial_joints": worse, "initial_focal": focal * 20, "initial_vertices": worse,
+        "focal": focal * 1.1, "vertices": joints,
+        "initial_joints": worse, "initial_focal": focal * 20, "initial_vertices": worse,
         "keypoints_2d": _project(keypoints, k)[:, ::-1],
         "keypoint_names": np.array(["mid_hip", "neck", "nose"]),
         "focal_std_log": np.full(n, 0.2), "joints_std": np.full((n, 24), 0.01),
