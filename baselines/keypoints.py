@@ -61,9 +61,7 @@ def _start_config(config: FitConfig) -> FitConfig:
 
 
 @torch.no_grad()
-def _best_start(
-    evidence: ImageEvidence, person: KeypointPerson, number: int, fitter: Fitter
-) -> Prediction:
+def _best_start(evidence: ImageEvidence, person: KeypointPerson, number: int, fitter: Fitter) -> Prediction:
     starts = _starts(person, number)
     images = [image_input(evidence, [start], fitter.config) for start in starts]
     scheduler, tokens = fitter.scheduler(images)
@@ -126,7 +124,10 @@ def _trunk_angle(person: KeypointPerson) -> float:
         seen = [KEYPOINTS.index(n) for n in names if person.found[KEYPOINTS.index(n)]]
         return torch.from_numpy(person.xy[seen].mean(0)) if seen else None
 
-    shoulders, hips = middle("left_shoulder", "right_shoulder", "neck"), middle("left_hip", "right_hip", "mid_hip")
+    shoulders, hips = (
+        middle("left_shoulder", "right_shoulder", "neck"),
+        middle("left_hip", "right_hip", "mid_hip"),
+    )
     if shoulders is None or hips is None:
         return 0.0
     up = shoulders - hips

@@ -49,9 +49,7 @@ class Prediction:
     root_sigma: float | None = None
 
 
-def image_input(
-    evidence: ImageEvidence, predictions: list[Prediction], config: FitConfig
-) -> ImageInput:
+def image_input(evidence: ImageEvidence, predictions: list[Prediction], config: FitConfig) -> ImageInput:
     """Gather an image's evidence for the people in ``predictions``; each must have a detection."""
     camera = _camera(evidence.camera, config)
     depth = evidence.depth if config.depth.use or config.contour.source != "mask" else None

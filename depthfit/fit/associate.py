@@ -203,7 +203,13 @@ def _rim(
 
 
 def _pair(
-    xy: Tensor, normal: Tensor, valid: Tensor, to_xy: Tensor, to_normal: Tensor, to_valid: Tensor, gate: Tensor
+    xy: Tensor,
+    normal: Tensor,
+    valid: Tensor,
+    to_xy: Tensor,
+    to_normal: Tensor,
+    to_valid: Tensor,
+    gate: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """For each of (N, A) points the nearest of (N, B) with a like normal: index and weight (N, A)."""
     squared = torch.cdist(xy, to_xy).square()
@@ -220,4 +226,3 @@ def _pair(
 def _pick(values: Tensor, index: Tensor) -> Tensor:
     """Gather (N, B, C) at (N, A) -> (N, A, C)."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
-

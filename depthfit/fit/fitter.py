@@ -176,7 +176,17 @@ class Fitter:
         people = first.state.people.map(torch.clone)
         rows = torch.nonzero(wanted[group])[:, 0]
         full = people.map(torch.clone)
-        for name in ("root", "pose", "betas", "bearing", "log_distance", "clothes", "field", "tokens", "dual"):
+        for name in (
+            "root",
+            "pose",
+            "betas",
+            "bearing",
+            "log_distance",
+            "clothes",
+            "field",
+            "tokens",
+            "dual",
+        ):
             getattr(full, name)[rows] = getattr(second.state.people, name)
         people = where(accepted[group], full, people)
         images_full = first.state.images.map(torch.clone)
@@ -188,9 +198,7 @@ class Fitter:
         steps[wanted] += second.steps
         return Solved(state, fit, steps, first.status)
 
-    def _put_back(
-        self, scheduler: Scheduler, before: FitState, after: FitState, verdict: Tensor
-    ) -> FitState:
+    def _put_back(self, scheduler: Scheduler, before: FitState, after: FitState, verdict: Tensor) -> FitState:
         """Refused people get their prediction back, placed under the camera that the others agreed on."""
         group = scheduler.batch.group
         refused = verdict != 0

@@ -108,4 +108,3 @@ def _depth_at_keypoints(batch: Batch, state: FitState) -> tuple[Tensor, Tensor]:
     focal = state.images.log_focal[batch.group] * batch.focal_coupling
     shift = focal + state.images.log_scale[batch.group]
     return (window.log_depth.flatten(1).gather(1, flat) + shift[:, None]).exp(), known
-

@@ -41,4 +41,6 @@ def translation(points: Tensor, targets: KeypointTargets, focal: Tensor, center:
     scale = weight.square().mean(-1).clamp(min=1e-12)[:, None, None]
     solved = torch.linalg.solve(a.mT @ a + ridge * scale, a.mT @ b + ridge * scale @ ridge_target)[..., 0]
     z = solved[:, 2:].clamp(min=MIN_START_DISTANCE)
-    return torch.where(solved[:, 2:] < MIN_START_DISTANCE, solved * z / solved[:, 2:].abs().clamp(min=1e-6), solved)
+    return torch.where(
+        solved[:, 2:] < MIN_START_DISTANCE, solved * z / solved[:, 2:].abs().clamp(min=1e-6), solved
+    )

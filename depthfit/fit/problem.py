@@ -153,7 +153,9 @@ def pose_space(
         scale = torch.diag(torch.tensor(factor).to(body_pose).repeat_interleave(3)) * sigma[:, None, None]
         return RotationSpace(body_pose, scale), body_pose.new_zeros(len(people), 0, 0)
     if config.pose.space != "tokens" or tokenizer is None:
-        raise DepthfitError(f"pose.space={config.pose.space!r}: use 'tokens' (with a tokenizer) or 'rotations'")
+        raise DepthfitError(
+            f"pose.space={config.pose.space!r}: use 'tokens' (with a tokenizer) or 'rotations'"
+        )
     inflation = sigma * config.pose.token_gain
     encoded = tokenizer.encode(to_6d(body_pose))
     probabilities = [p.token_probabilities for p in people if p.token_probabilities is not None]
@@ -287,4 +289,3 @@ def field_basis(place: Tensor, config: FitConfig) -> Tensor:
 def step_layout(body: Body, config: FitConfig) -> StepLayout:
     """Columns of a step for this body and field."""
     return StepLayout(body.num_betas, len(field_spectrum(config)))
-

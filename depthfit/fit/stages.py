@@ -119,9 +119,7 @@ class Scheduler:
         """The problem of the last stage, with a fresh chart and associations at ``state``."""
         return self.problem(state, self.space.chart(state.people), ALL_UNKNOWNS, 1.0, Parts())
 
-    def problem(
-        self, state: FitState, chart: Chart, free: list[str], widen: float, parts: Parts
-    ) -> BodyFit:
+    def problem(self, state: FitState, chart: Chart, free: list[str], widen: float, parts: Parts) -> BodyFit:
         """The least-squares problem with associations at ``state``."""
         config, layout = self.config, self.layout
         mask = torch.zeros(layout.size, dtype=torch.bool, device=self.batch.center.device)

@@ -120,9 +120,7 @@ class BodyFit:
         block = block + self._block("contour", contour, at_rim, skeleton, people)
         return self._freeze(self._with_priors(block, state))
 
-    def retract(
-        self, state: FitState, block_step: Tensor, shared_step: Tensor, damping: Tensor
-    ) -> FitState:
+    def retract(self, state: FitState, block_step: Tensor, shared_step: Tensor, damping: Tensor) -> FitState:
         """Move along the manifold; see :class:`depthfit.state.StepLayout`."""
         people, layout = state.people, self.layout
         moved = people.replace(

@@ -82,9 +82,7 @@ def intersect(triangle: Tensor, xy: Tensor, focal: Tensor, center: Tensor, cloth
     return RayHit(z, torch.stack([1 - v - w, v, w], -1), normal, facing, ray)
 
 
-def depth_rows(
-    hit: RayHit, focal: Tensor, log_scale: Tensor, field: Tensor, samples: DepthSamples
-) -> Rows:
+def depth_rows(hit: RayHit, focal: Tensor, log_scale: Tensor, field: Tensor, samples: DepthSamples) -> Rows:
     """Whitened log-depth error, one row a pixel.
 
     Args:

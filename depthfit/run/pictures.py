@@ -20,7 +20,9 @@ from depthfit.report.overlay import DepthView, draw_overlay
 from depthfit.report.summary import PersonSummary
 
 
-def person_summary(name: str, person: int, fit: PersonFit, mpjpe: tuple[float, float] | None) -> PersonSummary:
+def person_summary(
+    name: str, person: int, fit: PersonFit, mpjpe: tuple[float, float] | None
+) -> PersonSummary:
     """The person in words and numbers, for pictures and tables."""
     known = np.isfinite(fit.focal_std_log)
     has_depth = np.isfinite(fit.depth_residual[1]) and fit.depth_residual[1] > 0
@@ -48,16 +50,15 @@ def write_overlay(
         refined = fits[0].refined.focal
         # A metric map has no focal of its own: under the refined one it reads as it is.
         people = None if evidence.labels is None else evidence.labels.astype(int)
-        depth = DepthView(evidence.depth.metres, refined if focal is None else focal, fits[0].log_scale, people)
+        depth = DepthView(
+            evidence.depth.metres, refined if focal is None else focal, fits[0].log_scale, people
+        )
     picture = draw_overlay(
         evidence.pixels(),
         fitter.body.faces.cpu(),
         [_view(fitter, f.initial, p) for f, p in zip(fits, predictions, strict=True)],
         [_view(fitter, f.refined, p) for f, p in zip(fits, predictions, strict=True)],
-        [
-            person_summary(evidence.name, p.person, f, None)
-            for f, p in zip(fits, predictions, strict=True)
-        ],
+        [person_summary(evidence.name, p.person, f, None) for f, p in zip(fits, predictions, strict=True)],
         KEYPOINTS,
         depth,
     )

@@ -134,7 +134,9 @@ def test_gradient_is_that_of_the_cost(terms: str) -> None:
         up = problem.cost(problem.retract(state, own, shared, damping))
         down = problem.cost(problem.retract(state, -own, -shared, damping))
         numeric = (up - down) / (2 * h)
-        assert torch.allclose(numeric, expected, rtol=2e-5, atol=1e-5 * float(expected.abs().max() + 1)), column
+        assert torch.allclose(numeric, expected, rtol=2e-5, atol=1e-5 * float(expected.abs().max() + 1)), (
+            column
+        )
 
 
 def test_terms_reach_every_unknown_they_should() -> None:

@@ -1,0 +1,57 @@
+"""The command line: ``depthfit COMMAND ...``; ``python run_fit.py`` is ``depthfit fit``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from depthfit import __version__
+from depthfit.cli import body, fit, score, synth, tokenizer
+from depthfit.errors import DepthfitError
+
+Command = Callable[[Sequence[str]], int]
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "fit": (fit.run, "refine the people of a scene folder; without arguments, the embedded demo"),
+    "synth": (synth.run, "make a scene folder with ground truth and noisy evidence"),
+    "score": (score.run, "score a saved fit against a ground truth"),
+    "tokenizer": (tokenizer.run, "train or evaluate a pose tokenizer"),
+    "body": (body.run, "export or rebuild the open body"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status is 0 on success, 1 on a fault and 2 on a wrong call."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if args[0] == "--version":
+        print(__version__)
+        return 0
+    if args[0] not in COMMANDS:
+        print(f"depthfit: no command {args[0]!r}. Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    try:
+        return COMMANDS[args[0]][0](args[1:])
+    except DepthfitError as error:
+        print(f"depthfit {args[0]}: {error}", file=sys.stderr)
+        return 1
+
+
+def _help() -> str:
+    lines = [
+        f"depthfit {__version__}: refine single-image human meshes with keypoints, depth and the right camera.",
+        "",
+        "usage: depthfit COMMAND [config.yaml] [key=value ...]",
+        "",
+        *(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()),
+        "",
+        "`depthfit COMMAND --help` lists a command's settings.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
