@@ -274,7 +274,7 @@ def fit_joint_regressor(people: People, weights: Array, ridge: float = 1e-5) -> 
     return sparse.diags(1.0 / np.asarray(stacked.sum(1)).ravel()) @ stacked
 
 
-def keypoint_rows(model: Any, template: Array) -> tuple[sparse.csr_matrix, Array]:
+def keypoint_rows(model: Any, template: NDArray[np.floating]) -> tuple[sparse.csr_matrix, Array]:
     """Regressors of ``joints.KEYPOINTS`` from posed vertices (K, V) and posed joints (K, 24)."""
     from anny.keypoints import KeypointsRegressor
 
