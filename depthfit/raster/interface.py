@@ -40,11 +40,21 @@ class Fragments(TensorStruct):
         """(N, H, W) bool, where a triangle is seen."""
         return self.face >= 0
 
+    def interpolate_hits(self, faces: Tensor, attributes: Tensor) -> Tensor:
+        """Per-vertex ``attributes`` (N, V, C) at the M pixels of ``hit``, in their order: (M, C)."""
+        hit = self.hit
+        row = hit.nonzero()[:, 0] * attributes.shape[1]
+        flat, weights = attributes.flatten(0, 1), self.bary[hit]
+        total = flat.new_zeros(len(row), flat.shape[-1])
+        for corner, vertex in enumerate(faces[self.face[hit]].unbind(-1)):
+            total += flat.index_select(0, row + vertex) * weights[:, corner, None]
+        return total
+
     def interpolate(self, faces: Tensor, attributes: Tensor) -> Tensor:
         """Per-vertex ``attributes`` (N, V, C) at every pixel: (N, H, W, C), zero where nothing is hit."""
-        batch = torch.arange(len(self.face), device=self.face.device)[:, None, None, None]
-        corners = attributes[batch, faces[self.face.clamp(min=0)]]
-        return (self.bary[..., None] * corners).sum(-2)
+        picture = attributes.new_zeros(*self.face.shape, attributes.shape[-1])
+        picture[self.hit] = self.interpolate_hits(faces, attributes)
+        return picture
 
 
 def rasterize(

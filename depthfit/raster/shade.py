@@ -40,8 +40,8 @@ def shade(fragments: Fragments, vertices: Tensor, faces: Tensor, color: Tensor) 
     n, v = vertices.shape[:2]
     per_mesh = color if color.ndim != 2 else color[:, None]
     paint = per_mesh.to(vertices).expand(n, v, 3)
-    pixels = fragments.interpolate(faces, torch.cat([vertices, vertex_normals(vertices, faces), paint], -1))
-    point, normal, paint = pixels.split(3, -1)
+    attributes = torch.cat([vertices, vertex_normals(vertices, faces), paint], -1)
+    point, normal, paint = fragments.interpolate_hits(faces, attributes).split(3, -1)
     toward = -torch.nn.functional.normalize(point, dim=-1)
     normal = torch.nn.functional.normalize(normal, dim=-1)
     facing = (normal * toward).sum(-1, keepdim=True)
@@ -51,5 +51,6 @@ def shade(fragments: Fragments, vertices: Tensor, faces: Tensor, color: Tensor) 
     diffuse = (normal * light).sum(-1, keepdim=True).clamp(min=0)
     sky = 0.8 - 0.2 * normal[..., 1:2]
     lit = paint * (_AMBIENT * sky + _DIFFUSE * diffuse) + _SHEEN * (1 - facing) ** 3
-    lit = torch.where(fragments.hit[..., None], lit, torch.zeros_like(lit))
-    return (lit.clamp(0, 1) * 255).round().to(torch.uint8)
+    picture = torch.zeros(*fragments.face.shape, 3, dtype=torch.uint8, device=lit.device)
+    picture[fragments.hit] = (lit.clamp(0, 1) * 255).round().to(torch.uint8)
+    return picture
