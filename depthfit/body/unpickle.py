@@ -21,6 +21,8 @@ from scipy import sparse
 
 from depthfit.errors import InputError
 
+_PYTHON2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+_PYTHON2_TYPES = {("builtins", "unicode"): ("builtins", "str"), ("builtins", "long"): ("builtins", "int")}
 _SPARSE_FORMATS = {"csc": sparse.csc_matrix, "csr": sparse.csr_matrix, "coo": sparse.coo_matrix}
 
 
@@ -112,7 +114,8 @@ class RestrictedUnpickler(pickle.Unpickler):
         self._source, self._extra = source, dict(extra or {})
 
     def find_class(self, module: str, name: str) -> Any:
-        key = (module, name)
+        key = (_PYTHON2_MODULES.get(module, module), name)
+        key = _PYTHON2_TYPES.get(key, key)
         if key in self._extra:
             return self._extra[key]
         if key in _CLASSES:
