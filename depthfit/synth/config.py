@@ -93,7 +93,6 @@ class SynthConfig:
         clothes_cm: Range over people of how far the thickest clothes or hair stand off the body.
         extra_shape: Sd of shape coefficients that the fitted model does not have.
         min_visible: Least share of a person's silhouette that others leave visible.
-        body: Name or path of the body model.
         tokenizer: Name or path of the pose tokenizer.
         token_probs: Pass predictions through the tokenizer, as TokenHMR does, and save the token
             probabilities (0.65 MB a person). Otherwise predictions are as HMR2.0's.
@@ -115,7 +114,6 @@ class SynthConfig:
     clothes_cm: tuple[float, float] = (0.0, 4.0)
     extra_shape: float = 1.0
     min_visible: float = 0.5
-    body: str = "open"
     tokenizer: str = "open"
     token_probs: bool = True
     keypoint_format: str = "coco17"

@@ -73,13 +73,13 @@ class SyntheticImage:
 
 
 def open_studio(config: SynthConfig) -> Studio:
-    """Load body, poses and tokenizer.
+    """Load the open body, poses and tokenizer.
 
     Raises:
         InputError: A setting or a file is unusable.
     """
     config.validate()
-    body = load_body(config.body)
+    body = load_body()
     wide = widen(body, load_extra_shapedirs())
     tokenizer = load_tokenizer(config.tokenizer) if config.token_probs else None
     return Studio(body, wide, surface(body), PoseSource(config.pose_mix), tokenizer)

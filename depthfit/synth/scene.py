@@ -22,7 +22,7 @@ from depthfit.raster import rasterize
 from depthfit.synth.config import SynthConfig
 from depthfit.synth.person import Person
 
-PLACE_TRIES, SCENE_TRIES = 60, 60
+PLACE_TRIES, SCENE_TRIES = 60, 30
 IN_FRAME = 0.9
 """Least share of a person's joints inside the image."""
 MIN_HEIGHT_SHARE = 0.2

@@ -170,3 +170,16 @@ def test_token_probabilities_are_flatter_where_errors_are_larger():
     entropy = -(p * p.clamp(min=1e-12).log()).sum(-1)
     assert entropy[0, 145:].mean() > entropy[1, 145:].mean() + 0.3
     torch.testing.assert_close(entropy[0, :100], entropy[1, :100], atol=3.0, rtol=0)
+
+
+def test_predictions_are_as_good_as_published_ones(studio, images, capsys):
+    """The default level is that of TokenHMR on hard footage: MPJPE about 90, PA-MPJPE about 57 mm."""
+    people = [placed for image in images for placed in image.world.people]
+    true = torch.stack([q.person.skeleton.position for q in people]).numpy()
+    rows = [image.predictions for image in images]
+    predicted = torch.cat([studio.body.skeleton(p.root, p.pose, p.betas).position for p in rows]).numpy()
+    error, aligned = metrics.mpjpe(predicted, true), metrics.pa_mpjpe(predicted, true)
+    with capsys.disabled():
+        print(f"\nprediction: MPJPE {error.mean():.1f} mm, PA {aligned.mean():.1f} mm, {len(error)} people")
+    assert 70 < error.mean() < 115
+    assert 42 < aligned.mean() < 72
