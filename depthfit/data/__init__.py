@@ -1,0 +1,1 @@
+"""Readers of motion files and data sets, one file each."""

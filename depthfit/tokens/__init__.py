@@ -1,0 +1,1 @@
+"""The pose tokenizer: a VQ-VAE whose discrete codes are the unknowns of a fit."""
