@@ -120,7 +120,7 @@ def score_sets(
 def score_table(scores: Mapping[str, TokenizerScore]) -> str:
     """The scores as a Markdown table."""
     lines = [
-        "| poses | decoding | joints mm | p95 of poses | p95 of joints | mesh mm | deg | codes | perplexity |",
+        "| poses | decoding | joints mm | p95 poses | p95 joints | mesh mm | deg | codes | perplexity |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, score in scores.items():
