@@ -36,10 +36,12 @@ class Quantizer(nn.Module):
         """Codes (*batch) int64 nearest to latents (*batch, dim) in squared L2 distance."""
         half_norm = 0.5 * (self.codebook * self.codebook).sum(-1)
         rows = z.flatten(0, -2)
-        chunks = [
-            torch.addmm(half_norm, chunk, self.codebook.mT, alpha=-1).argmin(-1)
-            for chunk in rows.split(NEAREST_ROWS)
-        ]
+        # Differences of distances are small beside the distances: bfloat16 would confuse neighbours.
+        with torch.autocast(z.device.type, enabled=False):
+            chunks = [
+                torch.addmm(half_norm, chunk, self.codebook.mT, alpha=-1).argmin(-1)
+                for chunk in rows.split(NEAREST_ROWS)
+            ]
         return torch.cat(chunks).reshape(z.shape[:-1])
 
     @torch.no_grad()
