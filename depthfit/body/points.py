@@ -127,7 +127,7 @@ class VertexSubset(TensorStruct):
             first: Where the first point's vertices begin; each point takes the next C.
             bary: (N, P, C) blend.
         """
-        n, p, c = bary.shape
+        _, p, c = bary.shape
         span = slice(first, first + p * c)
         weight = self.weights[:, span].unflatten(1, (p, c)) * bary[..., None]
         by_joint = weight.mT @ rest[:, span].unflatten(1, (p, c))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from depthfit import __version__
-from depthfit.cli import body, fit, score, synth, tokenizer
+from depthfit.cli import bench, body, fit, score, synth, tokenizer
 from depthfit.errors import DepthfitError
 
 Command = Callable[[Sequence[str]], int]
@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "fit": (fit.run, "refine the people of a scene folder; without arguments, the embedded demo"),
     "synth": (synth.run, "make a scene folder with ground truth and noisy evidence"),
     "score": (score.run, "score a saved fit against a ground truth"),
+    "bench": (bench.run, "the measurements of the README"),
     "tokenizer": (tokenizer.run, "train or evaluate a pose tokenizer"),
     "body": (body.run, "export or rebuild the open body"),
 }
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _help() -> str:
     lines = [
-        f"depthfit {__version__}: refine single-image human meshes with keypoints, depth and the right camera.",
+        f"depthfit {__version__}: refine human meshes with keypoints, depth and the right camera.",
         "",
         "usage: depthfit COMMAND [config.yaml] [key=value ...]",
         "",

@@ -26,7 +26,10 @@ from depthfit.struct import TensorStruct
 RIM_BUDGET = 1536
 """Most rim vertices kept a person."""
 FAR_GATE, NEAR_GATE = 0.12, 0.05
-"""Longest pair of a closed outline's point and a rim vertex, and of a depth edge's, over the person's size."""
+"""Longest pair of an outline point and a rim vertex over the person's size: of a mask, of a depth edge."""
+MIN_SAMPLE_FACING = 0.2
+"""Smallest cosine between a surface and its ray at which depth is sampled: nearer to grazing, a step of the
+body moves the hit by more than the linear model knows."""
 MIN_ALIGNMENT = 0.3
 """Smallest cosine between the image normals of a pair."""
 
@@ -77,25 +80,35 @@ def associate(
     window_k = intrinsics(focal / step, (batch.center - batch.window.origin) / step[:, None])
     side = config.solver.grid
     fragments = rasterize(vertices, body.faces, window_k, (side, side), cull_backfaces=True)
-    depth = _sample_depth(body, topology, batch, state, fragments, config)
-    contour = _match_contour(body, topology, batch, vertices, focal, fragments, config)
+    facing = _facing(vertices, body.faces)
+    depth = _sample_depth(body, topology, batch, facing, fragments, config)
+    contour = _match_contour(body, topology, batch, vertices, facing, focal, fragments, config)
     index = torch.cat([depth.corner.flatten(1), contour.vertex], 1)
     return Matches(depth, contour, VertexSubset.gather(body, index))
+
+
+def _facing(vertices: Tensor, faces: Tensor) -> Tensor:
+    """(N, F) cosine between each face's normal and the direction to the camera; positive where it faces."""
+    corners = vertices[:, faces]
+    normal = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+    return -torch.nn.functional.cosine_similarity(normal, corners[:, :, 0], dim=-1)
 
 
 def _sample_depth(
     body: Body,
     topology: MeshTopology,
     batch: Batch,
-    state: FitState,
+    facing: Tensor,
     fragments: Fragments,
     config: FitConfig,
 ) -> DepthSamples:
     """Pixels on the body with a reading, spread over its parts so that thin limbs count."""
     window = batch.window
     n, side = len(batch.group), config.solver.grid
-    usable = (fragments.face >= 0) & window.depth_valid & window.own
-    part = topology.face_part[fragments.face.clamp(min=0)]
+    seen = fragments.face.clamp(min=0)
+    steep = facing.gather(1, seen.flatten(1)).reshape(seen.shape) < MIN_SAMPLE_FACING
+    usable = (fragments.face >= 0) & ~steep & window.depth_valid & window.own
+    part = topology.face_part[seen]
     counts = torch.zeros(n, 24, dtype=fragments.depth.dtype, device=part.device)
     counts.scatter_add_(1, part.flatten(1), usable.flatten(1).to(counts.dtype))
     share = counts.clamp(min=1).gather(1, part.flatten(1)).reshape(part.shape)
@@ -125,6 +138,7 @@ def _match_contour(
     topology: MeshTopology,
     batch: Batch,
     vertices: Tensor,
+    facing: Tensor,
     focal: Tensor,
     fragments: Fragments,
     config: FitConfig,
@@ -134,7 +148,7 @@ def _match_contour(
     if not outline.valid.any():
         none = outline.xy[:, :0]
         return ContourMatches(none[..., 0].long(), none, none, none[..., 0], none[..., 0])
-    rim, seen, xy, normal = _rim(body, topology, batch, vertices, focal, fragments)
+    rim, seen, xy, normal = _rim(body, topology, batch, vertices, facing, focal, fragments)
     to_rim, weight_rim = _pair(
         outline.xy, outline.normal, outline.valid, xy, normal, seen, _gate(batch, outline, FAR_GATE)
     )
@@ -163,6 +177,7 @@ def _rim(
     topology: MeshTopology,
     batch: Batch,
     vertices: Tensor,
+    facing: Tensor,
     focal: Tensor,
     fragments: Fragments,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -171,10 +186,7 @@ def _rim(
     A rim vertex lies on an edge between a facing and an averted triangle. It is seen where nothing nearer
     covers it; of a closed outline only the rim against the background counts.
     """
-    corners = vertices[:, body.faces]
-    face_normal = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
-    facing = (face_normal * corners[:, :, 0]).sum(-1) < 0
-    pair = facing[:, topology.edge_face]
+    pair = (facing > 0)[:, topology.edge_face]
     turning = pair[..., 0] != pair[..., 1]
     flag = torch.zeros(vertices.shape[:2], dtype=vertices.dtype, device=vertices.device)
     flag.scatter_reduce_(

@@ -21,7 +21,8 @@ class Posterior(TensorStruct):
 
     Attributes:
         log_focal: (N,) of the image's focal; log_distance: (N,) of the pelvis' z.
-        joints: (N, 24) m, camera frame: root of the summed variances of the three coordinates.
+        joints: (N, 24) m, of a coordinate of the joint relative to the pelvis (root of the mean variance
+            of the three).
     """
 
     log_focal: Tensor
@@ -32,7 +33,7 @@ class Posterior(TensorStruct):
 def posterior(fit: BodyFit, state: FitState) -> Posterior:
     """Marginal deviations; the shared camera's uncertainty is in every person's."""
     people = state.people
-    block, _, shared = fit.linearize(state).covariance(fit.group)
+    block, cross, shared = fit.linearize(state).covariance(fit.group)
     skeleton = fit.skeleton(people)
     rest = fit.table.rest(people.pose, people.betas)
     points = pose_points(fit.body, rest, skeleton, people.pose).map(lambda t: t[:, :NUM_JOINTS])
@@ -40,9 +41,14 @@ def posterior(fit: BodyFit, state: FitState) -> Posterior:
     zero = torch.zeros_like(eye[..., 0])
     rows, _ = jacobian(Rows(zero, zero[..., 0], eye, zero), points, skeleton, people, fit.layout)
     rows[..., fit.layout.pose] = rows[..., fit.layout.pose] @ fit.chart.basis[:, None]
+    rows[..., fit.layout.bearing] = 0
+    rows[..., fit.layout.distance] = 0
     variance = torch.einsum("njrp,npq,njrq->nj", rows, block, rows)
+    # A person's distance is their own step plus the focal's (a dolly zoom).
+    k = fit.layout.distance
+    distance = block[:, k, k] + 2 * cross[:, k, LOG_FOCAL] + shared[fit.group, LOG_FOCAL, LOG_FOCAL]
     return Posterior(
         log_focal=shared[:, LOG_FOCAL, LOG_FOCAL].sqrt()[fit.group],
-        log_distance=block[:, fit.layout.distance, fit.layout.distance].sqrt(),
-        joints=variance.clamp(min=0).sqrt(),
+        log_distance=distance.clamp(min=0).sqrt(),
+        joints=(variance / 3).clamp(min=0).sqrt(),
     )

@@ -121,13 +121,14 @@ class BodyFit:
         return self._freeze(self._with_priors(block, state))
 
     def retract(self, state: FitState, block_step: Tensor, shared_step: Tensor, damping: Tensor) -> FitState:
-        """Move along the manifold; see :class:`depthfit.state.StepLayout`."""
+        """Move along the manifold; see :class:`depthfit.state.StepLayout`. A focal step is a dolly zoom."""
         people, layout = state.people, self.layout
+        zoom = shared_step[:, LOG_FOCAL][self.group]
         moved = people.replace(
             root=so3.exp(block_step[:, layout.root]) @ people.root,
             betas=people.betas + block_step[:, layout.betas],
-            bearing=people.bearing + block_step[:, layout.bearing],
-            log_distance=people.log_distance + block_step[:, layout.distance],
+            bearing=people.bearing * (-zoom).exp()[:, None] + block_step[:, layout.bearing],
+            log_distance=people.log_distance + zoom + block_step[:, layout.distance],
             clothes=people.clothes + block_step[:, layout.clothes],
             field=people.field + block_step[:, layout.field],
         )

@@ -85,7 +85,12 @@ class PersonBlock(TensorStruct):
 def jacobian(
     rows: Rows, points: PosedPoints, skeleton: Skeleton, people: PersonState, layout: StepLayout
 ) -> tuple[Tensor, Tensor]:
-    """Full Jacobian of rows: (N, P, R, layout.size) for people and (N, P, R, 2) for images."""
+    """Full Jacobian of rows: (N, P, R, layout.size) for people and (N, P, R, 2) for images.
+
+    A step of the focal is a dolly zoom: distances grow with it and bearings shrink, so that every pelvis
+    keeps its pixel and its size. Keypoints and canonical depth fix z / f far better than f itself; in these
+    coordinates that stiff direction is a person's own, and the soft one is the focal's alone.
+    """
     out = rows.residual.new_zeros(*rows.residual.shape, layout.size)
     turn = points.turn(rows.point, skeleton)
     out[..., layout.root] = turn[..., :3]
@@ -99,7 +104,8 @@ def jacobian(
     if rows.field is not None:
         out[..., layout.field] = rows.field
     shared = rows.residual.new_zeros(*rows.residual.shape, NUM_SHARED)
-    shared[..., LOG_FOCAL] = rows.log_focal
+    dolly = out[..., layout.distance] - (out[..., layout.bearing] * people.bearing[:, None, None]).sum(-1)
+    shared[..., LOG_FOCAL] = rows.log_focal + dolly
     if rows.log_scale is not None:
         shared[..., LOG_SCALE] = rows.log_scale
     return out, shared

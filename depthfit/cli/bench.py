@@ -1,0 +1,30 @@
+"""``depthfit bench``: the measurements of the README."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from depthfit.bench.accuracy import AccuracyConfig, run_accuracy
+from depthfit.bench.speed import SpeedConfig, run_speed
+from depthfit.cli.help import settings, wants_help
+from depthfit.run import load_config
+
+USAGE = """usage: depthfit bench accuracy [table=fits|tokens] [quick=true] [key=value ...]
+       depthfit bench speed [key=value ...]
+"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Measure."""
+    if wants_help(arguments) or not arguments:
+        print(f"{USAGE}\naccuracy:\n{settings(AccuracyConfig)}\n\nspeed:\n{settings(SpeedConfig)}")
+        return 0
+    if arguments[0] == "accuracy":
+        print(run_accuracy(load_config(arguments[1:], AccuracyConfig)))
+        return 0
+    if arguments[0] == "speed":
+        print(run_speed(load_config(arguments[1:], SpeedConfig)))
+        return 0
+    print(f"depthfit bench: no measurement {arguments[0]!r}.\n{USAGE}", file=sys.stderr)
+    return 2
