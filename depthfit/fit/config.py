@@ -14,17 +14,19 @@ class PoseConfig:
         sigma_rad: Spread of a predicted joint's error, median over the joints. It sets the size of the
             prior in both spaces: tokens take their shape from the regressor's token probabilities.
         distal_factor: In ``rotations``, how much wider elbows, wrists, knees, ankles and feet are.
-        token_gain: Inflation of the token prior for a ``sigma_rad`` of one, calibrated so that the spread
-            pulled back to the joints has ``sigma_rad`` as its median.
+        token_gain: Inflation of the token prior for a ``sigma_rad`` of one, calibrated on synthetic
+            predictions so that their errors have the spread that the prior pulls back to the joints.
+        flat_gain: The same where a prediction has no token probabilities.
         floor: Share of the codebook's variance that every token direction keeps.
         root_sigma_rad: Spread of the predicted root orientation.
     """
 
     space: str = "tokens"
-    sigma_rad: float = 0.12
+    sigma_rad: float = 0.11
     distal_factor: float = 1.5
-    token_gain: float = 60.0
-    floor: float = 0.02
+    token_gain: float = 36.0
+    flat_gain: float = 12.0
+    floor: float = 0.1
     root_sigma_rad: float = 0.3
 
 

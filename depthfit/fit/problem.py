@@ -156,15 +156,15 @@ def pose_space(
         raise DepthfitError(
             f"pose.space={config.pose.space!r}: use 'tokens' (with a tokenizer) or 'rotations'"
         )
-    inflation = sigma * config.pose.token_gain
     encoded = tokenizer.encode(to_6d(body_pose))
     probabilities = [p.token_probabilities for p in people if p.token_probabilities is not None]
     if probabilities and len(probabilities) == len(people):
+        inflation = sigma * config.pose.token_gain
         prior = token_prior(tokenizer, torch.stack(probabilities).to(body_pose), inflation, config.pose.floor)
         twin = torch.tensor([p.twin for p in people], device=body_pose.device)
         prior = prior.replace(mean=torch.where(twin[:, None, None], encoded, prior.mean))
     else:
-        prior = flat_token_prior(tokenizer, encoded, inflation)
+        prior = flat_token_prior(tokenizer, encoded, sigma * config.pose.flat_gain)
     # What the decoder says otherwise than the prediction is held beside it, so that a fit which moves no
     # token returns the prediction itself. It carries the tokenizer's own error and TokenHMR's mean pose.
     offset = pose_offset(tokenizer.decode(prior.mean), body_pose)
