@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 
-def wants_help(arguments: object) -> bool:
+def wants_help(arguments: Sequence[str]) -> bool:
     """Whether the user asked for help."""
-    return any(a in ("-h", "--help") for a in arguments)  # type: ignore[attr-defined]
+    return any(a in ("-h", "--help") for a in arguments)
 
 
 def settings(schema: type) -> str:
@@ -31,7 +31,12 @@ def _lines(config: object, prefix: str) -> Iterator[str]:
 
 
 def _plain(value: object) -> str:
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))  # type: ignore[call-overload]
+    """As YAML writes it, so that it can be pasted behind the name."""
+    if value is None:
+        return "null"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_plain(item) for item in value)}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _attributes(schema: type) -> dict[str, str]:

@@ -121,7 +121,7 @@ def _merge(config: DictConfig, source: str, override: DictConfig) -> DictConfig:
 def _check_keys(config: DictConfig, source: str, override: DictConfig, prefix: str) -> None:
     known = [str(key) for key in config]
     for key in override:
-        name = f"{prefix}{key}"
+        name = prefix + str(key)
         if str(key) not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
             fix = f"Did you mean {prefix}{near[0]}? Known here: {', '.join(known)}."

@@ -70,12 +70,13 @@ def unfitted(prediction: Prediction, body: BodyResult, status: FitStatus, num_to
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]], extra: dict[str, np.ndarray]) -> None:
     """Write rows as arrays of one npz, atomically."""
-    table = {key: np.array([row[key] for row in rows]) for key in (rows[0] if rows else {})}
-    table = {
-        key: value.astype(np.float32) if value.dtype == np.float64 else value for key, value in table.items()
-    }
+    table: dict[str, Any] = {}
+    for key in rows[0] if rows else {}:
+        value = np.array([row[key] for row in rows])
+        table[key] = value.astype(np.float32) if value.dtype == np.float64 else value
+    named: dict[str, Any] = {**extra, "keypoint_names": np.array(KEYPOINTS)}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **table, **extra, keypoint_names=np.array(KEYPOINTS))
+        np.savez_compressed(file, **table, **named)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

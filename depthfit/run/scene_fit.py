@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import OmegaConf
 from rich.progress import (
     BarColumn,
@@ -26,13 +25,14 @@ from depthfit import __version__
 from depthfit.atomic import atomic_path
 from depthfit.body.load import load_body
 from depthfit.body.model import Body
-from depthfit.errors import DepthfitError, InputError
+from depthfit.errors import InputError
 from depthfit.evidence.scene import ImageEvidence, Scene, read_scene
 from depthfit.fit.adapter import Prediction, image_input
 from depthfit.fit.fitter import Fitter
 from depthfit.fit.result import PersonFit
 from depthfit.fit.verdict import FitStatus
 from depthfit.run.config import RunConfig
+from depthfit.run.device import choose_device
 from depthfit.run.output import person_row, read_rows, unfitted, write_rows
 from depthfit.run.pictures import write_meshes, write_overlay
 from depthfit.tokens.load import load_tokenizer
@@ -67,7 +67,11 @@ class _Job:
 
     @property
     def fittable(self) -> list[Prediction]:
-        return [p for p in self.predictions if p.detection is not None and p.detection.found.any()]
+        return [p for p in self.predictions if _has_evidence(p)]
+
+
+def _has_evidence(prediction: Prediction) -> bool:
+    return prediction.detection is not None and bool(prediction.detection.found.any())
 
 
 def fit_scene(config: RunConfig) -> RunSummary:
@@ -92,7 +96,7 @@ class _SceneRun:
         name = config.init or ("keypoints" if self.scene.predictions is None else "predictions")
         self.config = replace(config, init=name)
         self.initialise = initialiser(name)
-        device = torch.device(_device(config.device))
+        device = choose_device(config.device)
         self.body: Body = load_body(config.models.body, config.models.gender)
         tokenizer = load_tokenizer(config.models.tokenizer)
         self.fitter = Fitter(self.body, tokenizer, config, device)
@@ -152,7 +156,7 @@ class _SceneRun:
         fitted = iter(result)
         fits = []
         for prediction in job.predictions:
-            if prediction in job.fittable:
+            if _has_evidence(prediction):
                 fits.append(next(fitted))
             else:
                 body = self.fitter.describe(prediction, job.evidence.size)
@@ -201,20 +205,12 @@ def _median(rows: list[dict[str, Any]], key: str) -> float | None:
     return float(np.median(values)) if len(values) else None
 
 
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise DepthfitError(f"device={name}: torch sees no CUDA device here. Use device=cpu or device=auto.")
-    return name
-
-
 def _check_free(out: Path, config: RunConfig) -> None:
     """Results of other settings are not mixed with these."""
     saved = out / "config.yaml"
     if config.overwrite or not saved.is_file():
         return
-    before, now = OmegaConf.load(saved), OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    before, now = dict(OmegaConf.load(saved)), dict(OmegaConf.structured(config))
     differs = [k for k in now if k not in NOT_SETTINGS and now[k] != before.get(k)]
     if differs:
         raise InputError(

@@ -30,7 +30,7 @@ PARTS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Mixture:
     """What a batch is made of.
 

@@ -50,32 +50,30 @@ def decoder_vjp(tokenizer: Tokenizer, z: Tensor, cotangents: Tensor) -> tuple[Te
 
 
 def _forward(decoder: Decoder, z: Tensor) -> tuple[Tensor, _Trace]:
-    layers = decoder.decoder
-    x = convolve(z, layers["0"]).relu()
+    x = convolve(z, decoder.convolution("0")).relu()
     entry = [x > 0]
     for name, length in zip(RESIZED_LAYERS, DECODER_LENGTHS, strict=True):
-        x = convolve(resize(x, length), layers[name]).relu()
+        x = convolve(resize(x, length), decoder.convolution(name)).relu()
         entry.append(x > 0)
-    stack, last = layers["14"]
+    stack, last = decoder.refining()
     blocks = []
-    for block in stack.model:
+    for block in stack.blocks:
         inner = convolve(x.relu(), block.conv1)
         blocks.append((x > 0, inner > 0))
         x = x + convolve(inner.relu(), block.conv2)
-    return convolve(convolve(x, last), layers["15"]), _Trace(entry, blocks)
+    return convolve(convolve(x, last), decoder.convolution("15")), _Trace(entry, blocks)
 
 
 def _backward(decoder: Decoder, trace: _Trace, cotangents: Tensor, num_tokens: int) -> Tensor:
-    layers = decoder.decoder
-    stack, last = layers["14"]
-    g = _transpose(_transpose(cotangents, layers["15"]), last)
-    for block, masks in zip(reversed(list(stack.model)), reversed(trace.blocks), strict=True):
+    stack, last = decoder.refining()
+    g = _transpose(_transpose(cotangents, decoder.convolution("15")), last)
+    for block, masks in zip(reversed(stack.blocks), reversed(trace.blocks), strict=True):
         g = g + _block(g, block, masks)
     lengths = (num_tokens, *DECODER_LENGTHS)
     for k in reversed(range(len(RESIZED_LAYERS))):
-        g = _transpose(g * trace.entry[k + 1][:, None], layers[RESIZED_LAYERS[k]])
+        g = _transpose(g * trace.entry[k + 1][:, None], decoder.convolution(RESIZED_LAYERS[k]))
         g = resize_transpose(g, lengths[k], lengths[k + 1])
-    return _transpose(g * trace.entry[0][:, None], layers["0"])
+    return _transpose(g * trace.entry[0][:, None], decoder.convolution("0"))
 
 
 def _block(g: Tensor, block: ResidualBlock, masks: tuple[Tensor, Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ taps, which is fast on a CPU and on a GPU alike and whose transpose is as easy t
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +116,10 @@ class ResidualStack(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.model = nn.ModuleList([ResidualBlock(width, 3), ResidualBlock(width, 1)])
+
+    @property
+    def blocks(self) -> list[ResidualBlock]:
+        return [cast(ResidualBlock, block) for block in self.model]
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.model:

@@ -1,15 +1,16 @@
 """Load and save pose tokenizers: depthfit's own safetensors and TokenHMR's ``tokenizer.pth``.
 
 An official file is a pickle. It is read by torch's restricted unpickler, to which the one class that such a
-file needs beside tensors, yacs' ``CfgNode``, is given as an ordered dictionary (one of the few classes that
-the unpickler lets grow and carry attributes): no code of the file runs.
+file needs beside tensors, yacs' ``CfgNode``, is given as a class that makes ordered dictionaries (one of the
+few classes that the unpickler lets grow and carry attributes): no code of the file runs.
 """
 
 from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -96,7 +97,7 @@ def _read_safetensors(path: Path) -> tuple[int, dict[str, Tensor]]:
 
 def _read_official(path: Path) -> tuple[int, dict[str, Tensor]]:
     try:
-        with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
+        with _known_to_torch(_CFG_NODE):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
         fix = "Give TokenHMR's tokenizer.pth; files that need to run code are not opened"
@@ -106,6 +107,22 @@ def _read_official(path: Path) -> tuple[int, dict[str, Tensor]]:
         raise InputError(path, "keys", found, "Expected 'net' and 'hparams', as TokenHMR writes them")
     width = _check_settings(path, content["hparams"])
     return width, {key: value for key, value in content["net"].items() if "body_model" not in key}
+
+
+_CFG_NODE = type("CfgNode", (), {"__module__": "yacs.config", "__new__": lambda cls: OrderedDict()})
+"""Stands for yacs' class in a file. torch's unpickler knows a class by the name that it carries."""
+
+
+@contextmanager
+def _known_to_torch(cls: type) -> Iterator[None]:
+    """Let torch's restricted unpickler make this class too (torch 2.4 has no context manager for it)."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals([cls])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ from depthfit.tokens.vqvae import TokenizerOutput
 MESH_POINTS = 500
 
 
-@dataclass(frozen=True)
+@dataclass
 class LossWeights:
     """Weights of the mean squared errors.
 

@@ -6,6 +6,8 @@ reset follows Dhariwal et al., "Jukebox" (2020).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -79,11 +81,11 @@ class Quantizer(nn.Module):
         self.codebook.copy_(self.code_sum / self.code_count[:, None])
         return (~used).sum()
 
-    def training_state(self) -> dict[str, object]:
+    def training_state(self) -> dict[str, Any]:
         """What ``update`` needs beside the codebook."""
         return {"sum": self.code_sum, "count": self.code_count, "initialised": self.initialised}
 
-    def load_training_state(self, state: dict[str, object]) -> None:
+    def load_training_state(self, state: dict[str, Any]) -> None:
         """Take back what ``training_state`` gave."""
         self.code_sum.copy_(state["sum"])
         self.code_count.copy_(state["count"])

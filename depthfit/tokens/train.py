@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from depthfit.body.load import load_body
+from depthfit.errors import InputError
 from depthfit.tokens.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from depthfit.tokens.dataset import Mixture, PoseBatches, load_mocap
 from depthfit.tokens.losses import LossWeights, PoseLoss, sample_body
@@ -29,7 +30,7 @@ GREATEST_GRADIENT = 1.0
 """Norm to which the gradient is clipped: without normalisation layers single batches can kick."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class TokenizerTrainConfig:
     """Settings of a training run.
 
@@ -52,8 +53,8 @@ class TokenizerTrainConfig:
         mixture, loss: What batches are made of, and what is minimised.
     """
 
-    mocap: str
-    output: str
+    mocap: str = "output/mocap.npz"
+    output: str = "output/tokenizer"
     width: int = 256
     steps: int = 40000
     batch: int = 512
@@ -73,13 +74,22 @@ class TokenizerTrainConfig:
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision={self.precision!r}: use 'float32' or 'bfloat16'")
+            raise InputError(
+                "tokenizer config", "precision", repr(self.precision), "Use float32 or bfloat16."
+            )
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where a run stands: ``finished`` is false if ``max_minutes`` ended it."""
+    """Where a run stands: ``finished`` is false if ``max_minutes`` ended it.
 
+    Attributes:
+        model: In training mode; clips: Names of the clips it learned from.
+        step, finished, steps_per_second: How far it came, and how fast.
+    """
+
+    model: Tokenizer
+    clips: list[str]
     step: int
     finished: bool
     steps_per_second: float
@@ -95,10 +105,12 @@ def initialise_weights(model: Tokenizer) -> None:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Conv1d):
             torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            assert module.bias is not None
             torch.nn.init.zeros_(module.bias)
             if name.endswith(("conv2", "decoder.15")):
                 module.weight.data.mul_(0.1)
-    last = model.decoder.decoder["15"]
+    last = model.decoder.convolution("15")
+    assert last.bias is not None
     last.bias.data.copy_(torch.eye(3)[:2].flatten())
 
 
@@ -223,4 +235,4 @@ def train_tokenizer(config: TokenizerTrainConfig, report: Callable[[str], None] 
             log.flush()
             report(" ".join(f"{name} {value:.4g}" for name, value in row.items()))
     trainer.save()
-    return TrainResult(trainer.step, trainer.step >= config.steps, speed)
+    return TrainResult(trainer.model, trainer.clips, trainer.step, trainer.step >= config.steps, speed)

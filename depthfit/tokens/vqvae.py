@@ -8,6 +8,7 @@ TokenHMR (Dwivedi et al., CVPR 2024), so that its released file loads; the width
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -57,12 +58,19 @@ class Encoder(nn.Module):
             }
         )
 
+    def convolution(self, name: str) -> nn.Conv1d:
+        return cast(nn.Conv1d, self.encoder[name])
+
+    def halving(self) -> tuple[nn.Conv1d, ResidualStack]:
+        half, stack = cast(nn.ModuleList, self.encoder["14"])
+        return cast(nn.Conv1d, half), cast(ResidualStack, stack)
+
     def forward(self, pose6d: Tensor) -> Tensor:
-        x = convolve(pose6d, self.encoder["0"]).relu()
+        x = convolve(pose6d, self.convolution("0")).relu()
         for name, length in zip(RESIZED_LAYERS, ENCODER_LENGTHS, strict=True):
-            x = convolve(resize(x, length), self.encoder[name]).relu()
-        half, stack = self.encoder["14"]
-        return convolve(stack(convolve(x, half)), self.encoder["15"])
+            x = convolve(resize(x, length), self.convolution(name)).relu()
+        half, stack = self.halving()
+        return convolve(stack(convolve(x, half)), self.convolution("15"))
 
 
 class Decoder(nn.Module):
@@ -78,12 +86,19 @@ class Decoder(nn.Module):
             }
         )
 
+    def convolution(self, name: str) -> nn.Conv1d:
+        return cast(nn.Conv1d, self.decoder[name])
+
+    def refining(self) -> tuple[ResidualStack, nn.Conv1d]:
+        stack, last = cast(nn.ModuleList, self.decoder["14"])
+        return cast(ResidualStack, stack), cast(nn.Conv1d, last)
+
     def forward(self, z: Tensor) -> Tensor:
-        x = convolve(z, self.decoder["0"]).relu()
+        x = convolve(z, self.convolution("0")).relu()
         for name, length in zip(RESIZED_LAYERS, DECODER_LENGTHS, strict=True):
-            x = convolve(resize(x, length), self.decoder[name]).relu()
-        stack, last = self.decoder["14"]
-        return convolve(convolve(stack(x), last), self.decoder["15"])
+            x = convolve(resize(x, length), self.convolution(name)).relu()
+        stack, last = self.refining()
+        return convolve(convolve(stack(x), last), self.convolution("15"))
 
 
 class Tokenizer(nn.Module):
