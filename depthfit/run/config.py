@@ -126,6 +126,9 @@ def _check_keys(config: DictConfig, source: str, override: DictConfig, prefix: s
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
             fix = f"Did you mean {prefix}{near[0]}? Known here: {', '.join(known)}."
             raise InputError(source, name, "unknown key", fix)
+        if OmegaConf.is_dict(config[key]) and not OmegaConf.is_dict(override[key]):
+            fix = f"It is a group of settings: {', '.join(f'{name}.{k}' for k in config[key])}."
+            raise InputError(source, name, f"one value, {override[key]!r}", fix)
         if OmegaConf.is_dict(override[key]):
             if not OmegaConf.is_dict(config[key]):
                 raise InputError(source, name, "a group of settings", "It takes one value.")

@@ -15,6 +15,7 @@ from depthfit.fit.adapter import Prediction
 from depthfit.fit.result import BodyResult, PersonFit
 from depthfit.fit.verdict import FitStatus
 from depthfit.joints import KEYPOINTS, NUM_JOINTS
+from depthfit.tokens.vqvae import NUM_TOKENS
 
 COST_TERMS = ("keypoints", "depth", "contour", "pose_prior", "other_priors")
 SHARED = ("keypoint_names", "faces")
@@ -22,7 +23,7 @@ SHARED = ("keypoint_names", "faces")
 
 
 def person_row(name: str, prediction: Prediction, fit: PersonFit) -> dict[str, Any]:
-    """One row of fits.npz; see the README for the fields."""
+    """One row of fits.npz; see the README for the fields. Tokens are -1 where the fit did without them."""
     row: dict[str, Any] = {
         "imgname": name,
         "person": prediction.person,
@@ -33,7 +34,7 @@ def person_row(name: str, prediction: Prediction, fit: PersonFit) -> dict[str, A
         "focal_std_log": fit.focal_std_log,
         "distance_std_log": fit.distance_std_log,
         "joints_std": fit.joints_std,
-        "tokens": fit.tokens,
+        "tokens": fit.tokens if len(fit.tokens) else np.full(NUM_TOKENS, -1, np.int16),
         "reprojection": fit.reprojection[1],
         "initial_reprojection": fit.reprojection[0],
         "depth_residual": fit.depth_residual[1],
@@ -48,14 +49,14 @@ def person_row(name: str, prediction: Prediction, fit: PersonFit) -> dict[str, A
     return row
 
 
-def unfitted(prediction: Prediction, body: BodyResult, status: FitStatus, num_tokens: int) -> PersonFit:
+def unfitted(body: BodyResult, status: FitStatus) -> PersonFit:
     """The result of a person who could not be fitted: the prediction, and a status that says why."""
     return PersonFit(
         status=status.value,
         accepted=False,
         initial=body,
         refined=body,
-        tokens=np.full(num_tokens, -1, np.int16),
+        tokens=np.zeros(0, np.int16),
         log_scale=0.0,
         focal_std_log=np.nan,
         distance_std_log=np.nan,

@@ -36,7 +36,6 @@ from depthfit.run.device import choose_device
 from depthfit.run.output import person_row, read_rows, unfitted, write_rows
 from depthfit.run.pictures import write_meshes, write_overlay
 from depthfit.tokens.load import load_tokenizer
-from depthfit.tokens.vqvae import NUM_TOKENS
 
 _log = logging.getLogger(__name__)
 NOT_SETTINGS = ("scene", "overwrite", "device", "batch", "output")
@@ -160,7 +159,7 @@ class _SceneRun:
                 fits.append(next(fitted))
             else:
                 body = self.fitter.describe(prediction, job.evidence.size)
-                fits.append(unfitted(prediction, body, FitStatus.NO_EVIDENCE, NUM_TOKENS))
+                fits.append(unfitted(body, FitStatus.NO_EVIDENCE))
         name = job.evidence.path.name
         rows = [person_row(name, p, f) for p, f in zip(job.predictions, fits, strict=True)]
         if self.config.output.vertices:

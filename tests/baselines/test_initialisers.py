@@ -1,0 +1,96 @@
+"""Where fits start from: the regressor's people, and people from keypoints alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from baselines import InitContext, initialiser
+from depthfit.body.load import load_body
+from depthfit.camera import image_center, intrinsics, project
+from depthfit.errors import InputError
+from depthfit.evidence.scene import ImageEvidence, read_scene
+from depthfit.fit import FitConfig
+from depthfit.fit.adapter import Prediction
+from depthfit.synth import SynthConfig, make_scene
+from depthfit.synth.config import PredictionNoise
+
+SIZE = (320, 240)
+
+
+@pytest.fixture(scope="module")
+def context() -> InitContext:
+    config = FitConfig()
+    config.pose.space = "rotations"
+    return InitContext(load_body(), None, config, torch.device("cpu"), 0)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One person in each of two images, whom the regressor sees as they are."""
+    config = SynthConfig(seed=5, images=2, width=SIZE[0], height=SIZE[1], people_weights=(1.0,))
+    config.pose_mix, config.token_probs = (1.0, 0.0, 0.0), False
+    config.noise.prediction = PredictionNoise(**dict.fromkeys(PredictionNoise.__dataclass_fields__, 0.0))
+    config.noise.keypoint_outliers = 0.0
+    return Path(make_scene(config, tmp_path_factory.mktemp("init") / "scene"))
+
+
+@pytest.fixture(scope="module")
+def evidence(scene: Path) -> ImageEvidence:
+    return read_scene(scene, "coco17").read("00000")
+
+
+def reprojection(prediction: Prediction, context: InitContext) -> float:
+    """Median distance of the predicted to the detected points over the detection's longer side."""
+    batch = [t[None] for t in (prediction.root, prediction.pose, prediction.betas)]
+    points = context.body.keypoints(*context.body.forward(*batch))[0] + prediction.transl
+    camera = intrinsics(torch.tensor(prediction.focal), image_center(*SIZE))
+    detection = prediction.detection
+    assert detection is not None
+    error = np.linalg.norm(project(points, camera).numpy() - detection.xy, axis=-1)[detection.found]
+    box = detection.box()
+    return float(np.median(error) / max(box[2] - box[0], box[3] - box[1]))
+
+
+def test_a_faultless_regressors_people_lie_on_their_keypoints(
+    evidence: ImageEvidence, context: InitContext
+) -> None:
+    (prediction,) = initialiser("predictions")(evidence, context)
+    assert (prediction.person, prediction.row) == (1, 0)
+    assert prediction.focal == pytest.approx(5000 / 256 * max(SIZE))
+    # A crop camera knows no perspective, so that a few per cent remain.
+    assert reprojection(prediction, context) < 0.04
+
+
+def test_keypoints_alone_give_a_person_on_their_keypoints(
+    evidence: ImageEvidence, context: InitContext
+) -> None:
+    (prediction,) = initialiser("keypoints")(evidence, context)
+    assert prediction.row == -1
+    assert prediction.pose_sigma is not None
+    assert reprojection(prediction, context) < 0.04
+    assert 0.5 < float(prediction.transl[2]) < 30
+    # Upright in the camera's frame, y down: the head is above the pelvis.
+    up = prediction.root[:, 1]
+    assert float(up[1]) < -0.5
+
+
+def test_too_few_keypoints_make_no_person(evidence: ImageEvidence, context: InitContext) -> None:
+    (person,) = evidence.people
+    confidence = person.confidence.copy()
+    confidence[np.flatnonzero(person.found)[4:]] = 0
+    few = replace(person, confidence=confidence, xy=np.where(confidence[:, None] > 0, person.xy, 0))
+    assert initialiser("keypoints")(replace(evidence, people=(few,)), context) == []
+
+
+def test_missing_predictions_and_unknown_names_are_explained(
+    evidence: ImageEvidence, context: InitContext
+) -> None:
+    with pytest.raises(InputError, match="init=keypoints"):
+        initialiser("predictions")(replace(evidence, predictions=None), context)
+    with pytest.raises(InputError, match="Use one of: predictions, keypoints"):
+        initialiser("magic")

@@ -1,0 +1,135 @@
+"""What a run writes: every field, in agreement with the others, also where parts of the scene are bad."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from scipy.spatial.transform import Rotation
+
+from depthfit.body.load import load_body
+from depthfit.joints import KEYPOINTS
+from depthfit.run.scene_fit import RunSummary
+from tests.run.conftest import CORRUPT, LONELY, fit, rows
+
+K = len(KEYPOINTS)
+BODY_FIELDS = {
+    "focal": (), "K": (3, 3), "transl": (3,), "distance": (), "global_orient": (3,), "body_pose": (69,),
+    "betas": (10,), "joints": (24, 3), "keypoints_3d": (K, 3), "keypoints_2d": (K, 2),
+}  # fmt: skip
+DEVIATIONS = {"focal_std_log": (), "distance_std_log": (), "joints_std": (24,)}
+TERMS = ("keypoints", "depth", "contour", "pose_prior", "other_priors")
+
+Run = tuple[Path, RunSummary]
+
+
+@pytest.fixture(scope="module")
+def table(flawed_run: Run) -> dict[str, np.ndarray]:
+    return rows(flawed_run[0])
+
+
+def lonely(table: dict[str, np.ndarray]) -> np.ndarray:
+    return (table["imgname"] == f"{LONELY[0]}.png") & (table["person"] == LONELY[1])
+
+
+def test_every_field_has_its_shape_and_type(table: dict[str, np.ndarray]) -> None:
+    count = len(table["imgname"])
+    real = {**BODY_FIELDS, **{f"initial_{name}": shape for name, shape in BODY_FIELDS.items()}}
+    real |= {**DEVIATIONS, "depth_log_scale": (), "vertices": (load_body().num_vertices, 3)}
+    real |= {f"cost_{term}_{when}": () for term in TERMS for when in ("before", "after")}
+    for name, shape in real.items():
+        assert table[name].shape == (count, *shape), name
+        assert table[name].dtype == np.float32, name
+    kinds = {"imgname": "U", "status": "U", "person": "i", "accepted": "b", "iterations": "i"}
+    for name, kind in kinds.items():
+        assert (table[name].shape, table[name].dtype.kind) == ((count,), kind), name
+    assert (table["tokens"].shape, table["tokens"].dtype) == ((count, 160), np.int16)
+    assert tuple(table["keypoint_names"]) == KEYPOINTS
+    assert np.array_equal(table["faces"], load_body().faces.numpy())
+
+
+def test_rows_are_the_people_in_the_order_of_the_predictions(
+    table: dict[str, np.ndarray], flawed: Path
+) -> None:
+    with np.load(flawed / "predictions.npz") as data:
+        kept = data["imgname"] != f"{CORRUPT}.png"
+        for name in ("imgname", "person"):
+            assert np.array_equal(table[name], data[name][kept]), name
+        pose = data["body_pose"][kept].reshape(len(table["person"]), -1)
+        expected = pose if pose.shape[1] == 69 else Rotation.from_matrix(pose.reshape(-1, 3, 3)).as_rotvec()
+        given = Rotation.from_rotvec(np.reshape(expected, (-1, 3)))
+        found = Rotation.from_rotvec(table["initial_body_pose"].reshape(-1, 3))
+        assert (given * found.inv()).magnitude().max() < 1e-3
+        assert np.allclose(table["initial_betas"], data["betas"][kept], atol=1e-3)
+
+
+@pytest.mark.parametrize("prefix", ["", "initial_"])
+def test_fields_agree_with_each_other(table: dict[str, np.ndarray], prefix: str) -> None:
+    body = {name: table[prefix + name] for name in BODY_FIELDS}
+    assert np.array_equal(body["distance"], body["transl"][:, 2])
+    assert np.array_equal(body["K"][:, 0, 0], body["focal"])
+    np.testing.assert_allclose(body["joints"][:, 0], body["transl"], atol=1e-5)
+    flat = np.einsum("nij,nkj->nki", body["K"], body["keypoints_3d"])
+    np.testing.assert_allclose(flat[..., :2] / flat[..., 2:], body["keypoints_2d"], atol=0.05)
+    count = len(body["focal"])
+    turns = np.concatenate([body["global_orient"], body["body_pose"]], 1).reshape(-1, 3)
+    matrices = torch.from_numpy(Rotation.from_rotvec(turns).as_matrix()).float().reshape(count, 24, 3, 3)
+    model = load_body()
+    skeleton, vertices = model.forward(matrices[:, 0], matrices[:, 1:], torch.from_numpy(body["betas"]))
+    transl = body["transl"][:, None]
+    np.testing.assert_allclose(skeleton.position.numpy() + transl, body["joints"], atol=1e-4)
+    if not prefix:
+        np.testing.assert_allclose(vertices.numpy() + transl, table["vertices"], atol=1e-4)
+
+
+def test_a_corrupt_image_is_reported_and_the_others_finish(
+    flawed_run: Run, table: dict[str, np.ndarray]
+) -> None:
+    out, summary = flawed_run
+    assert list(summary.skipped) == [CORRUPT]
+    assert f"{CORRUPT}.png" in summary.skipped[CORRUPT]
+    assert json.loads((out / "summary.json").read_text())["left_out"] == summary.skipped
+    assert set(table["imgname"]) == {"00000.png", "00001.png"}
+    assert (table["iterations"][~lonely(table)] > 0).all()
+
+
+def test_a_person_without_keypoints_is_kept_as_predicted(table: dict[str, np.ndarray]) -> None:
+    row = lonely(table)
+    assert table["status"][row].tolist() == ["no_evidence"]
+    assert not table["accepted"][row].any()
+    for name in BODY_FIELDS:
+        assert np.isfinite(table[name][row]).all(), name
+        assert np.array_equal(table[name][row], table[f"initial_{name}"][row]), name
+    assert (table["tokens"][row] == -1).all()
+    # Nothing was measured, so nothing is claimed about how well it is known.
+    for name in DEVIATIONS:
+        assert np.isnan(table[name][row]).all(), name
+        assert np.isfinite(table[name][~row]).all(), name
+
+
+def test_the_folder_holds_what_was_asked_for(flawed_run: Run, table: dict[str, np.ndarray]) -> None:
+    out, summary = flawed_run
+    for name in ("00000", "00001"):
+        assert cv2.imread(str(out / "overlays" / f"{name}.png")) is not None
+    for name, person, vertices in zip(table["imgname"], table["person"], table["vertices"], strict=True):
+        stem = f"{Path(name).stem}_{person}"
+        lines = (out / f"{stem}.obj").read_text().splitlines()
+        points = np.array([line.split()[1:4] for line in lines if line.startswith("v ")], float)
+        np.testing.assert_allclose(points, vertices, atol=1e-4)
+        assert (out / f"{stem}.glb").read_bytes()[:4] == b"glTF"
+    saved = OmegaConf.load(out / "config.yaml")
+    assert (saved.solver.rounds, saved.init) == (2, "predictions")
+    assert json.loads((out / "summary.json").read_text())["people"] == len(summary.rows)
+    assert not [path for path in out.rglob(".*") if path.is_file()], "temporary files are left"
+
+
+def test_vertices_and_meshes_are_left_out_unless_asked_for(scene: Path, tmp_path: Path) -> None:
+    fit(scene, tmp_path, "pose.space=rotations", "solver.rounds=1")
+    assert not {"vertices", "faces"} & set(rows(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"fits.npz", "config.yaml", "summary.json", "parts"}
+    assert (rows(tmp_path)["tokens"] == -1).all()

@@ -1,0 +1,116 @@
+"""Runs that stop, go on, or start with other settings; and that batches do not matter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from depthfit.errors import InputError
+from depthfit.fit import Fitter
+from depthfit.run import output
+from tests.run.conftest import fit, rows
+
+QUICK = ("pose.space=rotations", "solver.rounds=1")
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in sorted((folder / "parts").iterdir())}
+
+
+@pytest.fixture
+def done(scene: Path, tmp_path: Path) -> Path:
+    fit(scene, tmp_path / "out", *QUICK)
+    return tmp_path / "out"
+
+
+def test_what_is_done_is_not_done_again_unless_asked(
+    scene: Path, done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, first = times(done), rows(done)
+    with monkeypatch.context() as patch:
+        patch.setattr(Fitter, "fit", None)
+        fit(scene, done, *QUICK)
+    assert times(done) == before
+    again = rows(done)
+    for name, value in first.items():
+        assert np.array_equal(value, again[name], equal_nan=value.dtype.kind == "f"), name
+    fit(scene, done, *QUICK, "overwrite=true")
+    assert all(after > before[name] for name, after in times(done).items())
+
+
+def test_other_settings_do_not_mix_into_a_folder(scene: Path, done: Path) -> None:
+    before = times(done)
+    with pytest.raises(InputError, match="other settings") as caught:
+        fit(scene, done, *QUICK, "depth.samples=81", "seed=4")
+    assert caught.value.field == "depth, seed"
+    assert times(done) == before
+    # How it is computed is not a setting of the result.
+    fit(scene, done, *QUICK, "batch=1")
+    fit(scene, done, *QUICK, "depth.samples=81", "overwrite=true")
+    assert times(done) != before
+
+
+def test_a_stopped_run_goes_on_where_it_was(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = Fitter.fit, []
+
+    def stop_at_second(self: Fitter, images: list) -> list:
+        calls.append([image.name for image in images])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, images)
+
+    monkeypatch.setattr(Fitter, "fit", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        fit(scene, tmp_path, *QUICK, "batch=1")
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["00000.npz"]
+    fit(scene, tmp_path, *QUICK, "batch=1")
+    assert calls == [["00000"], ["00001"], ["00001"], ["00002"]]
+    assert set(rows(tmp_path)["imgname"]) == {"00000.png", "00001.png", "00002.png"}
+
+
+def test_a_kill_in_the_middle_of_writing_leaves_no_half_file(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(file: object, **table: object) -> None:
+        file.write(b"PK\x03\x04 half of it")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output.np, "savez_compressed", half)
+        with pytest.raises(KeyboardInterrupt):
+            fit(scene, tmp_path, *QUICK, "batch=1")
+    assert list(tmp_path.rglob("*.npz")) == []
+    fit(scene, tmp_path, *QUICK)
+    assert len(rows(tmp_path)["person"]) == 5
+
+
+@pytest.mark.parametrize("space", ["rotations", "tokens"])
+def test_a_fit_does_not_depend_on_its_batch(scene: Path, tmp_path: Path, space: str) -> None:
+    for batch in (1, 16):
+        fit(scene, tmp_path / str(batch), f"pose.space={space}", f"batch={batch}")
+    one, many = rows(tmp_path / "1"), rows(tmp_path / "16")
+    assert np.array_equal(one["status"], many["status"])
+    for name in ("joints", "transl", "betas", "global_orient"):
+        np.testing.assert_allclose(one[name], many[name], atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(np.log(one["focal"] / many["focal"]), 0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["scene=nowhere"], "no such folder"),
+        (["init=oracle"], "predictions, keypoints"),
+        (["device=abacus"], "auto, cpu or cuda"),
+        (["models.body=nowhere.pkl"], "nowhere.pkl"),
+    ],
+)
+def test_a_run_that_cannot_start_says_why_and_writes_nothing(
+    scene: Path, tmp_path: Path, settings: list[str], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        fit(scene, tmp_path / "out", *settings)
+    assert not (tmp_path / "out").exists()
