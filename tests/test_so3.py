@@ -82,5 +82,5 @@ def test_6d_layouts_are_what_they_are_called() -> None:
     torch.testing.assert_close(rows, torch.cat([rotation[..., 0, :], rotation[..., 1, :]], -1))
     torch.testing.assert_close(columns, torch.cat([rotation[..., :, 0], rotation[..., :, 1]], -1))
     torch.testing.assert_close(so3.from_6d(rows, "columns"), rotation.mT)
-    with pytest.raises(ValueError, match="'rows'.*'columns'"):
+    with pytest.raises(ValueError, match=r"'rows'.*'columns'"):
         so3.from_6d(rows, "row")
