@@ -38,8 +38,8 @@ from depthfit.run.pictures import write_meshes, write_overlay
 from depthfit.tokens.load import load_tokenizer
 
 _log = logging.getLogger(__name__)
-NOT_SETTINGS = ("scene", "overwrite", "device", "batch", "output")
-"""Keys of the configuration that do not change a person's numbers."""
+NOT_SETTINGS = ("overwrite", "device", "batch", "output.dir")
+"""Settings that change neither a person's numbers nor what is written of them."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _SceneRun:
         assert config.scene is not None
         self.scene: Scene = read_scene(config.scene, config.keypoints.format)
         name = config.init or ("keypoints" if self.scene.predictions is None else "predictions")
-        self.config = replace(config, init=name)
+        self.config = replace(config, init=name, scene=str(Path(config.scene).resolve()))
         self.initialise = initialiser(name)
         device = choose_device(config.device)
         self.body: Body = load_body(config.models.body, config.models.gender)
@@ -107,6 +107,8 @@ class _SceneRun:
         names = list(self.scene.names)
         todo = [n for n in names if self.config.overwrite or not self._part(n).is_file()]
         self.out.mkdir(parents=True, exist_ok=True)
+        if self.config.overwrite:
+            self._clear(names)
         with atomic_path(self.out / "config.yaml") as temporary:
             temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(self.config)))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
@@ -127,6 +129,11 @@ class _SceneRun:
                 self._fit(batch)
                 progress.advance(task, len(batch))
         return self._finish(names)
+
+    def _clear(self, names: list[str]) -> None:
+        """Take old results away first: a run that is stopped must not leave them beside the new settings."""
+        for path in (self.out / "fits.npz", self.out / "summary.json", *map(self._part, names)):
+            path.unlink(missing_ok=True)
 
     def _part(self, name: str) -> Path:
         return self.out / "parts" / f"{name}.npz"
@@ -209,12 +216,24 @@ def _check_free(out: Path, config: RunConfig) -> None:
     saved = out / "config.yaml"
     if config.overwrite or not saved.is_file():
         return
-    before, now = dict(OmegaConf.load(saved)), dict(OmegaConf.structured(config))
-    differs = [k for k in now if k not in NOT_SETTINGS and now[k] != before.get(k)]
+    before, now = _leaves(OmegaConf.load(saved)), _leaves(OmegaConf.structured(config))
+    keys = sorted((before.keys() | now.keys()) - set(NOT_SETTINGS))
+    differs = [key for key in keys if before.get(key) != now.get(key)]
     if differs:
         raise InputError(
             saved,
-            ", ".join(str(k) for k in differs),
+            ", ".join(differs),
             "the folder holds results of other settings",
             "Give another output.dir, or overwrite=true.",
         )
+
+
+def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Settings by their dotted names."""
+    if not OmegaConf.is_dict(node):
+        return {prefix: OmegaConf.to_container(node) if OmegaConf.is_list(node) else node}
+    return {
+        name: value
+        for key in node
+        for name, value in _leaves(node[key], f"{prefix}.{key}" if prefix else str(key)).items()
+    }

@@ -124,6 +124,7 @@ def test_the_folder_holds_what_was_asked_for(flawed_run: Run, table: dict[str, n
         assert (out / f"{stem}.glb").read_bytes()[:4] == b"glTF"
     saved = OmegaConf.load(out / "config.yaml")
     assert (saved.solver.rounds, saved.init) == (2, "predictions")
+    assert Path(saved.scene).is_absolute()
     assert json.loads((out / "summary.json").read_text())["people"] == len(summary.rows)
     assert not [path for path in out.rglob(".*") if path.is_file()], "temporary files are left"
 

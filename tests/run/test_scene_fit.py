@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,14 @@ def test_other_settings_do_not_mix_into_a_folder(scene: Path, done: Path) -> Non
     before = times(done)
     with pytest.raises(InputError, match="other settings") as caught:
         fit(scene, done, *QUICK, "depth.samples=81", "seed=4")
-    assert caught.value.field == "depth, seed"
+    assert caught.value.field == "depth.samples, seed"
+    with pytest.raises(InputError, match=r"output\.mesh"):
+        fit(scene, done, *QUICK, "output.mesh=true")
+    other = scene.parent / "other"
+    if not other.is_dir():
+        shutil.copytree(scene, other)
+    with pytest.raises(InputError, match="scene"):
+        fit(other, done, *QUICK)
     assert times(done) == before
     # How it is computed is not a setting of the result.
     fit(scene, done, *QUICK, "batch=1")
@@ -72,6 +80,21 @@ def test_a_stopped_run_goes_on_where_it_was(
     assert set(rows(tmp_path)["imgname"]) == {"00000.png", "00001.png", "00002.png"}
 
 
+def test_a_stopped_overwriting_leaves_no_old_results(
+    scene: Path, done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: Fitter, images: list) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fitter, "fit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit(scene, done, *QUICK, "depth.samples=81", "overwrite=true")
+    assert list(done.rglob("*.npz")) == []
+    fit(scene, done, *QUICK, "depth.samples=81")
+    assert len(rows(done)["person"]) == 5
+
+
 def test_a_kill_in_the_middle_of_writing_leaves_no_half_file(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +114,8 @@ def test_a_kill_in_the_middle_of_writing_leaves_no_half_file(
 @pytest.mark.parametrize("space", ["rotations", "tokens"])
 def test_a_fit_does_not_depend_on_its_batch(scene: Path, tmp_path: Path, space: str) -> None:
     for batch in (1, 16):
-        fit(scene, tmp_path / str(batch), f"pose.space={space}", f"batch={batch}")
+        settings = (f"pose.space={space}", f"batch={batch}", "solver.rounds=1")
+        fit(scene, tmp_path / str(batch), *settings)
     one, many = rows(tmp_path / "1"), rows(tmp_path / "16")
     assert np.array_equal(one["status"], many["status"])
     for name in ("joints", "transl", "betas", "global_orient"):
