@@ -21,13 +21,13 @@ class PoseConfig:
         root_sigma_rad: Spread of the predicted root orientation.
     """
 
-    space: str = "tokens"
+    space: str = "rotations"
     sigma_rad: float = 0.11
     distal_factor: float = 1.5
     token_gain: float = 36.0
     flat_gain: float = 12.0
     floor: float = 0.1
-    root_sigma_rad: float = 0.3
+    root_sigma_rad: float = 0.15
 
 
 @dataclass
@@ -45,8 +45,8 @@ class KeypointConfig:
     use: bool = True
     format: str = "coco17"
     noise_factor: float = 0.35
-    model_cm: float = 1.0
-    robust_sigmas: float = 4.0
+    model_cm: float = 2.0
+    robust_sigmas: float = 6.0
 
 
 @dataclass
@@ -70,8 +70,8 @@ class DepthConfig:
     samples: int = 500
     pixel_sigma: float = 0.015
     surface_cm: float = 1.5
-    field_sigma: float = 0.02
-    field_order: int = 3
+    field_sigma: float = 0.03
+    field_order: int = 5
     scale_sigma: float = 0.12
     erode_px: int = 3
     robust_sigmas: float = 3.0
@@ -91,7 +91,7 @@ class ContourConfig:
 
     source: str = "auto"
     points: int = 240
-    pixel_sigma: float = 2.0
+    pixel_sigma: float = 4.0
     surface_cm: float = 1.5
     robust_sigmas: float = 3.0
 
@@ -140,8 +140,8 @@ class SolverConfig:
     """
 
     grid: int = 128
-    rounds: int = 8
-    steps: int = 3
+    rounds: int = 12
+    steps: int = 2
     hypotheses: bool = True
 
 

@@ -91,8 +91,9 @@ class Fitter:
         """The fit as tensors."""
         scheduler, tokens = self.scheduler(images)
         batch = scheduler.batch
-        before = scheduler.camera(scheduler.start(tokens))
-        after = scheduler.everything(before.state)
+        start = scheduler.start(tokens)
+        before = scheduler.camera(start)
+        after = scheduler.everything(start)
         if self.config.solver.hypotheses and self.config.depth.use:
             after = self._try_twins(images, scheduler, after)
         measures = (measure(before, batch), measure(after, batch))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,16 +18,19 @@ from depthfit.fit.system import BodyFit, RobustScales
 from depthfit.joints import NUM_JOINTS
 from depthfit.solver import LevenbergMarquardtConfig, SolveSummary, minimize
 from depthfit.state import LOG_FOCAL, LOG_SCALE, FitState, ImageState, PersonState, StepLayout
+from depthfit.struct import where
+
+Schedule = tuple[float, ...]
 
 CAMERA_ROUNDS, ROOT_ROUNDS = 2, 2
-FOCAL_WAITS = 2
-"""Rounds with all other unknowns free before the focal moves."""
 CONTOUR_WAITS = 2
 """Rounds with all unknowns free before the outline counts: a rim that is still far off is matched to the
 wrong side of a limb. Keypoints and depth bring it near."""
-ROBUST_SCHEDULE = (4.0, 3.0, 2.0, 1.5)
-"""Factors on the robust scales of the first rounds: graduated non-convexity, so that what starts far from
-its evidence still feels it. Source: Blake & Zisserman, "Visual Reconstruction" (1987)."""
+SCHEDULES = ((3.0, 3.0, 2.0, 2.0, 1.5), (1.0,))
+"""Factors on the robust scales of the first rounds. Wide ones let what starts far from its evidence still
+feel it (graduated non-convexity: Blake & Zisserman, "Visual Reconstruction", 1987); narrow ones keep a good
+start from being dragged off by what is not the person. Neither wins always, so both are run and the lower
+cost is kept."""
 ALL_UNKNOWNS = ["root", "pose", "betas", "bearing", "distance", "clothes", "field"]
 CHART_ROUNDS = 3
 """Rounds in a row at the start in which the tokens' chart is made anew; later every second round."""
@@ -92,28 +95,50 @@ class Scheduler:
         )
         return FitState(people, images)
 
-    def camera(self, state: FitState) -> Solved:
-        """Camera, depth scale and translation; the prediction's body stays as it is."""
-        return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, chart_rounds=0)
+    def camera(self, state: FitState, schedule: Schedule = SCHEDULES[0]) -> Solved:
+        """Translation and depth scale; the prediction's body stays as it is, and so does the focal: a body
+        that is still wrong would be explained by a wrong lens."""
+        return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, schedule)
 
-    def root(self, state: FitState) -> Solved:
+    def root(self, state: FitState, schedule: Schedule = SCHEDULES[0]) -> Solved:
         """Root orientation and clothes too."""
-        return self._run(state, ["root", "bearing", "distance", "clothes"], ROOT_ROUNDS, chart_rounds=0)
+        return self._run(state, ["root", "bearing", "distance", "clothes"], ROOT_ROUNDS, schedule)
 
-    def bodies(self, state: FitState) -> Solved:
+    def bodies(self, state: FitState, schedule: Schedule = SCHEDULES[0]) -> Solved:
         """All unknowns together."""
-        return self._run(state, ALL_UNKNOWNS, self.config.solver.rounds, CHART_ROUNDS)
+        return self._run(state, ALL_UNKNOWNS, self.config.solver.rounds, schedule)
 
-    def everything(self, state: FitState) -> Solved:
-        """Root first, then all unknowns."""
-        rooted = self.root(state)
-        full = self.bodies(rooted.state)
-        full.steps = full.steps + rooted.steps
-        return full
+    def everything(self, start: FitState) -> Solved:
+        """Camera, root and all unknowns, by every schedule; the best is kept for each image."""
+        best: Solved | None = None
+        for schedule in SCHEDULES:
+            rooted = self.root(self.camera(start, schedule).state, schedule)
+            solved = self.bodies(rooted.state, schedule)
+            best = solved if best is None else self._better(solved, best)
+        assert best is not None
+        return best
+
+    def _better(self, new: Solved, old: Solved) -> Solved:
+        """Of two solutions the one with the lower cost, image by image."""
+        group = self.batch.group
+        lower = new.fit.cost(new.state) < old.fit.cost(old.state)
+        # A schedule that found no finite cost is no rival.
+        lower = lower | ~old.fit.cost(old.state).isfinite()
+        fit = replace(
+            new.fit,
+            matches=where(lower[group], new.fit.matches, old.fit.matches),
+            chart=where(lower[group], new.fit.chart, old.fit.chart),
+        )
+        return Solved(
+            new.state.select(lower, old.state, group),
+            fit,
+            new.steps + old.steps,
+            torch.where(lower, new.status, old.status),
+        )
 
     def place(self, state: FitState) -> FitState:
         """Translation alone, bodies and cameras held."""
-        return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, chart_rounds=0, scale=False).state
+        return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, scale=False).state
 
     def full_problem(self, state: FitState) -> BodyFit:
         """The problem of the last stage, with a fresh chart and associations at ``state``."""
@@ -154,21 +179,25 @@ class Scheduler:
         )
 
     def _run(
-        self, state: FitState, free: list[str], rounds: int, chart_rounds: int, scale: bool = True
+        self,
+        state: FitState,
+        free: list[str],
+        rounds: int,
+        schedule: Schedule = SCHEDULES[0],
+        scale: bool = True,
     ) -> Solved:
         chart = flat_chart(state.people)
         damping: Tensor | None = None
         steps = torch.zeros(self.batch.num_images, dtype=torch.int64, device=self.batch.center.device)
         solver = LevenbergMarquardtConfig(max_steps=self.config.solver.steps)
         summary: SolveSummary | None = None
+        all_free = "pose" in free
         for k in range(rounds):
-            if "pose" in free and (k < chart_rounds or k % 2 == 0):
+            if all_free and (k < CHART_ROUNDS or k % 2 == 0):
                 chart = self.space.chart(state.people)
-            widen = ROBUST_SCHEDULE[k] if k < len(ROBUST_SCHEDULE) else 1.0
-            # A body that is still wrong would be explained by a wrong lens: the focal waits for it.
-            focal = "pose" in free and k >= FOCAL_WAITS
-            contour = "pose" in free and k >= CONTOUR_WAITS
-            fit = self.problem(state, chart, free, widen, Parts(focal, scale, contour))
+            widen = schedule[k] if k < len(schedule) else 1.0
+            parts = Parts(focal=all_free, scale=scale, contour=all_free and k >= CONTOUR_WAITS)
+            fit = self.problem(state, chart, free, widen, parts)
             state, summary = minimize(fit, state, solver, damping)
             damping = summary.damping.clamp(max=1.0)
             steps = steps + summary.steps
