@@ -50,7 +50,7 @@ def test_a_table_has_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(speed, "QUICK_IMAGES", 1)
     config = SpeedConfig(out=str(tmp_path), quick=True)
     config.fit.solver.rounds, config.fit.solver.steps, config.fit.solver.grid = 1, 1, 32
-    config.fit.solver.hypotheses = False
+    config.fit.solver.hypotheses, config.fit.pose.space = False, "tokens"
     small = SynthConfig(seed=1, images=1, people_weights=(1.0,), width=320, height=240)
     make_scene(small, tmp_path / "speed_1_1")
     before = [getattr(owner, name) for owner, name, _ in WATCHED]

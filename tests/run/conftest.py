@@ -57,5 +57,5 @@ def flawed(scene: Path) -> Path:
 def flawed_run(flawed: Path) -> tuple[Path, RunSummary]:
     """The output folder of the flawed scene with all that can be written, and the summary."""
     out = flawed.parent / "flawed_out"
-    wanted = ("output.vertices=true", "output.mesh=true", "output.overlays=true")
+    wanted = ("pose.space=tokens", "output.vertices=true", "output.mesh=true", "output.overlays=true")
     return out, fit(flawed, out, *wanted)

@@ -106,6 +106,7 @@ def test_a_person_without_keypoints_is_kept_as_predicted(table: dict[str, np.nda
         assert np.isfinite(table[name][row]).all(), name
         assert np.array_equal(table[name][row], table[f"initial_{name}"][row]), name
     assert (table["tokens"][row] == -1).all()
+    assert ((table["tokens"][~row] >= 0) & (table["tokens"][~row] < 2048)).all()
     # Nothing was measured, so nothing is claimed about how well it is known.
     for name in DEVIATIONS:
         assert np.isnan(table[name][row]).all(), name
