@@ -22,7 +22,7 @@ class PoseConfig:
     """
 
     space: str = "rotations"
-    sigma_rad: float = 0.11
+    sigma_rad: float = 0.14
     distal_factor: float = 1.5
     token_gain: float = 36.0
     flat_gain: float = 12.0

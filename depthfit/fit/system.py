@@ -103,10 +103,8 @@ class BodyFit:
         }
 
     def depth_error(self, state: FitState) -> Tensor:
-        """(N, P) log-depth residual of the samples, the smooth error field not taken off."""
-        people = state.people
-        field_off = FitState(people.replace(field=torch.zeros_like(people.field)), state.images)
-        _, depth, _, _ = self._rows(field_off, self.skeleton(people))
+        """(N, P) log-depth residual of the samples, beyond the map's scale and its smooth error."""
+        _, depth, _, _ = self._rows(state, self.skeleton(state.people))
         return depth.residual[..., 0] * self.matches.depth.sigma
 
     def linearize(self, state: FitState) -> ArrowSystem:

@@ -63,8 +63,8 @@ class Measures:
 
     Attributes:
         reprojection: px, median over detected keypoints; infinite without any.
-        depth_residual: Median absolute log-depth residual of the samples, the error field not taken off;
-            zero where there are none.
+        depth_residual: Median absolute log-depth residual of the samples, beyond the map's scale and its
+            smooth error; zero where there are none.
         prior_rms: Of the pose prior's residual, in sigmas.
         cost: Robust cost of the person, priors included.
         costs: The same by term.
