@@ -41,6 +41,8 @@ def _points_alone(config: FitConfig) -> FitConfig:
         depth=replace(config.depth, use=False),
         contour=replace(config.contour, source="none"),
         camera=replace(config.camera, freeze_focal=True),
+        # The point of these rows is what such a fit does, not what a verdict would make of it.
+        verdict=replace(config.verdict, use=False),
     )
 
 
@@ -56,8 +58,8 @@ def _independent_pixels(config: FitConfig) -> FitConfig:
     return replace(config, depth=replace(config.depth, field_sigma=0.0))
 
 
-def _rotations(config: FitConfig) -> FitConfig:
-    return replace(config, pose=replace(config.pose, space="rotations"))
+def _space(space: str) -> Callable[[FitConfig], FitConfig]:
+    return lambda config: replace(config, pose=replace(config.pose, space=space))
 
 
 JOINT = Variant("joint, with masks", lambda config: config)
@@ -70,5 +72,8 @@ ACCURACY = (
     Variant("joint, with masks, depth left out", _no_depth),
     Variant("joint, with masks, depth pixels independent", _independent_pixels),
 )
-TOKENS = (JOINT, Variant("joint, with masks, pose space", _rotations))
+TOKENS = (
+    Variant("joint, with masks, token space", _space("tokens")),
+    Variant("joint, with masks, pose space", _space("rotations")),
+)
 """Token space against plain joint rotations, all else the same."""

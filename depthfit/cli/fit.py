@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -28,7 +29,8 @@ def run(arguments: Sequence[str]) -> int:
     if wants_help(arguments):
         print(USAGE + settings(RunConfig))
         return 0
-    console = Console()
+    # Where nobody tells a width (a log, a pipe), the table needs this much.
+    console = Console(width=None if sys.stdout.isatty() else 140)
     if not arguments:
         return run_demo(console)
     config: RunConfig = load_config(arguments)

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from depthfit import __version__
-from depthfit.cli import bench, body, fit, score, synth, tokenizer
+from depthfit.cli import bench, body, evaluate, fit, synth, tokenizer
 from depthfit.errors import DepthfitError
 
 Command = Callable[[Sequence[str]], int]
 COMMANDS: dict[str, tuple[Command, str]] = {
     "fit": (fit.run, "refine the people of a scene folder; without arguments, the embedded demo"),
     "synth": (synth.run, "make a scene folder with ground truth and noisy evidence"),
-    "score": (score.run, "score a saved fit against a ground truth"),
+    "eval": (evaluate.run, "score a saved fit against a ground truth"),
     "bench": (bench.run, "the measurements of the README"),
     "tokenizer": (tokenizer.run, "train or evaluate a pose tokenizer"),
     "body": (body.run, "export or rebuild the open body"),

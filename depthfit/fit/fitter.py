@@ -262,13 +262,16 @@ class Fitter:
         skeleton = self.body.skeleton(root[None], pose[None], betas[None])
         points = self.table.positions(skeleton, pose[None], betas[None])[0] + transl
         pixels = project(points, intrinsics(focal, center))
-        arrays = [t.cpu().numpy() for t in (center, transl, root, pose, betas)]
         return BodyResult(
-            float(focal),
-            *arrays,
-            points[:NUM_JOINTS].cpu().numpy(),
-            points[NUM_JOINTS:].cpu().numpy(),
-            pixels[NUM_JOINTS:].cpu().numpy(),
+            focal=float(focal),
+            center=center.cpu().numpy(),
+            transl=transl.cpu().numpy(),
+            root=root.cpu().numpy(),
+            pose=pose.cpu().numpy(),
+            betas=betas.cpu().numpy(),
+            joints=points[:NUM_JOINTS].cpu().numpy(),
+            keypoints_3d=points[NUM_JOINTS:].cpu().numpy(),
+            keypoints_2d=pixels[NUM_JOINTS:].cpu().numpy(),
         )
 
 

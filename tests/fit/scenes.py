@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,18 +10,20 @@ from torch import Tensor
 from depthfit import so3
 from depthfit.body.model import Body
 from depthfit.camera import image_center, intrinsics, project
-from depthfit.fit import FitConfig, ImageInput, PersonFit, PersonInput
+from depthfit.fit import FitConfig, ImageInput, PersonInput
+from depthfit.fit.problem import BOX_MARGIN
 from depthfit.joints import COCO17, KEYPOINTS
 from depthfit.raster import rasterize
 
 WIDTH, HEIGHT, FOCAL = 480, 480, 520.0
 KEYPOINT_SIGMA = 0.5
+GRID, PIXELS_A_CELL = 128, 4
 
 
-def exact_config(depth_sigma: float = 2e-3) -> FitConfig:
+def exact_config(pose_sigma: float = 2.0, depth_sigma: float = 5e-3) -> FitConfig:
     """Settings under which the evidence outweighs every prior, so that the truth is the minimum."""
     config = FitConfig()
-    config.pose.space, config.pose.sigma_rad, config.pose.root_sigma_rad = "rotations", 2.0, 2.0
+    config.pose.space, config.pose.sigma_rad, config.pose.root_sigma_rad = "rotations", pose_sigma, 2.0
     config.body.betas_sigma, config.body.clothes_cm, config.body.clothes_sigma_cm = 1.0, 0.0, 1e-3
     config.keypoints.model_cm = 0.0
     config.depth.pixel_sigma, config.depth.surface_cm, config.depth.field_sigma = depth_sigma, 0.0, 0.0
@@ -30,20 +31,17 @@ def exact_config(depth_sigma: float = 2e-3) -> FitConfig:
     # At such sigmas the start would look like nothing but outliers.
     config.keypoints.robust_sigmas, config.depth.robust_sigmas = 100.0, 0.06 / depth_sigma
     config.contour.source = "none"
+    config.solver.grid = GRID
     config.solver.rounds, config.solver.steps, config.solver.hypotheses = 10, 4, False
     config.verdict.use = False
     return config
 
 
-def restarted(image: ImageInput, fit: PersonFit) -> ImageInput:
-    """The image with a fit in place of its prediction and of its focal prior's mean."""
-    refined = fit.refined
-    body = {name: torch.from_numpy(getattr(refined, name)) for name in ("root", "pose", "betas", "transl")}
-    return replace(image, people=[replace(image.people[0], **body)], log_focal=math.log(refined.focal))
-
-
-def exact_image(body: Body, seed: int, turn: float = 0.08, focal_error: float = 0.15) -> tuple[ImageInput, dict[str, Tensor]]:
-    """One person of mean shape and the truth; the prediction is off by ``turn`` rad a joint axis."""
+def exact_image(
+    body: Body, seed: int, turn: float = 0.08, focal_error: float = 0.15
+) -> tuple[ImageInput, dict[str, Tensor]]:
+    """One person of mean shape and the truth; the prediction is off by ``turn`` rad a joint axis, the root
+    by 0.1 rad, and the focal's prior by ``focal_error``."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -62,12 +60,15 @@ def exact_image(body: Body, seed: int, turn: float = 0.08, focal_error: float = 
     seen = torch.tensor([name in COCO17 for name in KEYPOINTS])
     sigma = torch.where(seen, KEYPOINT_SIGMA, math.inf).to(pose)
     rows, columns = torch.nonzero(fragments.hit[0], as_tuple=True)
-    box = torch.stack([columns.min(), rows.min(), columns.max(), rows.max()]).to(pose)
+    # A window whose cells are whole pixels: what is rendered is then exactly what is compared.
+    half = GRID * PIXELS_A_CELL / BOX_MARGIN / 2
+    x, y = (float((v.min() + v.max()) // 2) for v in (columns, rows))
+    box = torch.tensor([x - half, y - half, x + half, y + half]).to(pose)
     hit = fragments.hit[0]
     predicted = pose.clone()
     predicted[:21] = so3.exp(normal(21, 3) * turn) @ pose[:21]
     person = PersonInput(
-        root=so3.exp(normal(3) * turn) @ root,
+        root=so3.exp(normal(3) * 0.1) @ root,
         pose=predicted,
         betas=betas,
         transl=transl * 20,

@@ -1,4 +1,4 @@
-"""``depthfit score``: errors of saved fits, without fitting again."""
+"""``depthfit eval``: errors of saved fits, without fitting again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from depthfit.cli.help import wants_help
 from depthfit.evaluation.score import score
 
-USAGE = """usage: depthfit score OUT/fits.npz SCENE/ground_truth.npz
+USAGE = """usage: depthfit eval OUT/fits.npz SCENE/ground_truth.npz
 
 Prints the summary as JSON: errors of the prediction (initial_...) and of the fit, the share of people made
 worse, and the coverage of the stated intervals."""
