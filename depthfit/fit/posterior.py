@@ -52,7 +52,10 @@ def posterior(fit: BodyFit, state: FitState) -> Posterior:
     k = fit.layout.distance
     distance = block[:, k, k] + 2 * cross[:, k, LOG_FOCAL] + shared[fit.group, LOG_FOCAL, LOG_FOCAL]
     return Posterior(
-        log_focal=CORRELATION * shared[:, LOG_FOCAL, LOG_FOCAL].sqrt()[fit.group],
+        # Evidence, however correlated, leaves nobody less sure than the prior was.
+        log_focal=torch.minimum(
+            CORRELATION * shared[:, LOG_FOCAL, LOG_FOCAL].sqrt(), fit.image_prior.log_focal_sigma
+        )[fit.group],
         log_distance=CORRELATION * distance.clamp(min=0).sqrt(),
         joints=CORRELATION * (variance / 3).clamp(min=0).sqrt(),
     )
