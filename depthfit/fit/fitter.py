@@ -92,7 +92,7 @@ class Fitter:
         scheduler, tokens = self.scheduler(images)
         batch = scheduler.batch
         start = scheduler.start(tokens)
-        before = scheduler.camera(start)
+        before = scheduler.judged(scheduler.camera(start))
         after = scheduler.everything(start)
         if self.config.solver.hypotheses and self.config.depth.use:
             after = self._try_twins(images, scheduler, after)

@@ -100,6 +100,11 @@ class Scheduler:
         that is still wrong would be explained by a wrong lens."""
         return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, schedule)
 
+    def judged(self, solved: Solved) -> Solved:
+        """The same state under all of the evidence, at full weight: what a verdict may compare."""
+        fit = self.problem(solved.state, flat_chart(solved.state.people), ALL_UNKNOWNS, 1.0, Parts())
+        return replace(solved, fit=fit)
+
     def root(self, state: FitState, schedule: Schedule = SCHEDULES[0]) -> Solved:
         """Root orientation and clothes too."""
         return self._run(state, ["root", "bearing", "distance", "clothes"], ROOT_ROUNDS, schedule)
