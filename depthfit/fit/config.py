@@ -102,8 +102,10 @@ class BodyConfig:
 
     Attributes:
         betas_sigma: Spread of the predicted betas about the truth; the population's is one.
-        clothes_cm: Mean stand-off of clothes; ``clothes_sigma_cm`` its spread between people.
-        height_m: Known height of every person, or ``None``; ``height_sigma_m`` its error.
+        clothes_cm: Mean stand-off of clothes.
+        clothes_sigma_cm: Its spread between people.
+        height_m: Known height of every person, or ``None``.
+        height_sigma_m: Its error.
     """
 
     betas_sigma: float = 1.0

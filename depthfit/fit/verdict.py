@@ -26,7 +26,6 @@ class FitStatus(str, Enum):
     DEPTH = "high_depth_residual"
     SOLVER = "solver_failed"
     NO_EVIDENCE = "no_evidence"
-    BAD_IMAGE = "bad_image"
 
     @property
     def sentence(self) -> str:
@@ -43,7 +42,6 @@ _SENTENCES = {
     FitStatus.DEPTH: "kept as predicted: the fit's surface still misses the depth map",
     FitStatus.SOLVER: "kept as predicted: the solver found no finite cost",
     FitStatus.NO_EVIDENCE: "kept as predicted: no keypoints were given for this person",
-    FitStatus.BAD_IMAGE: "kept as predicted: the image's files could not be read",
 }
 VERDICTS = (
     FitStatus.REFINED,
