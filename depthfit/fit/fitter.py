@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from depthfit import so3
 from depthfit.body.model import Body
 from depthfit.body.points import LandmarkTable, landmark_table
 from depthfit.camera import image_center, intrinsics, project
@@ -23,7 +24,7 @@ from depthfit.fit.result import BodyResult, PersonFit
 from depthfit.fit.space import TokenSpace
 from depthfit.fit.stages import Scheduler, Solved
 from depthfit.fit.verdict import VERDICTS, Measures, judge, measure
-from depthfit.joints import NUM_JOINTS
+from depthfit.joints import NUM_BODY_JOINTS, NUM_JOINTS
 from depthfit.solver.schur import scatter_sum
 from depthfit.state import FitState
 from depthfit.struct import where
@@ -55,7 +56,8 @@ class Fitter:
 
     Args:
         body: The body model to fit.
-        tokenizer: Needed where ``config.pose.space`` is ``tokens``.
+        tokenizer: Needed where ``config.pose.space`` is ``tokens``; elsewhere it names the fitted pose's
+            codes.
         config: The settings.
         device: Where to compute.
     """
@@ -233,6 +235,9 @@ class Fitter:
         tokens = torch.zeros(0, dtype=torch.int64)
         if isinstance(space, TokenSpace):
             tokens = space.tokenizer.quantise(people.tokens[n : n + 1])[0]
+        elif self.tokenizer is not None:
+            six = so3.to_6d(people.pose[n : n + 1, :NUM_BODY_JOINTS]).to(self.tokenizer.codebook.dtype)
+            tokens = self.tokenizer.quantise(self.tokenizer.encode(six))[0]
         return PersonFit(
             status=VERDICTS[int(fitted.verdict[n])].value,
             accepted=accepted,

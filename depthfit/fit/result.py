@@ -35,7 +35,8 @@ class PersonFit:
         status: A :class:`depthfit.fit.verdict.FitStatus` value; accepted: Whether ``refined`` is the fit.
         initial: The prediction under its own camera.
         refined: The fit; where it was refused, the prediction's body under the best camera for it.
-        tokens: (T,) int16 codes nearest to the fitted soft tokens; empty without a tokenizer.
+        tokens: (T,) int16 codes nearest to the fitted soft tokens, or those of the fitted pose where
+            rotations were stepped; empty without a tokenizer.
         log_scale: Of the depth map.
         focal_std_log, distance_std_log: Posterior deviations; joints_std: (24,) m. NaN where refused
             before a fit could be made.

@@ -12,9 +12,11 @@ import torch
 from omegaconf import OmegaConf
 from scipy.spatial.transform import Rotation
 
+from depthfit import so3
 from depthfit.body.load import load_body
 from depthfit.joints import KEYPOINTS
 from depthfit.run.scene_fit import RunSummary
+from depthfit.tokens.load import load_tokenizer
 from tests.run.conftest import CORRUPT, LONELY, fit, rows
 
 K = len(KEYPOINTS)
@@ -134,4 +136,16 @@ def test_vertices_and_meshes_are_left_out_unless_asked_for(scene: Path, tmp_path
     fit(scene, tmp_path, "pose.space=rotations", "solver.rounds=1")
     assert not {"vertices", "faces"} & set(rows(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"fits.npz", "config.yaml", "summary.json", "parts"}
-    assert (rows(tmp_path)["tokens"] == -1).all()
+
+
+def test_tokens_of_a_rotation_fit_decode_to_its_pose(scene: Path, tmp_path: Path) -> None:
+    fit(scene, tmp_path, "pose.space=rotations", "solver.rounds=1")
+    table = rows(tmp_path)
+    fitted = table["status"] != "no_evidence"
+    assert fitted.any()
+    codes = torch.from_numpy(table["tokens"][fitted].astype(np.int64))
+    tokenizer = load_tokenizer("open")
+    decoded = so3.from_6d(tokenizer.decode(tokenizer.lookup(codes)))
+    pose = so3.exp(torch.from_numpy(table["body_pose"][fitted]).unflatten(1, (23, 3))[:, :21])
+    angle = so3.log(decoded @ pose.mT).norm(dim=-1)
+    assert float(angle.mean()) < 0.06
