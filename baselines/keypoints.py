@@ -7,15 +7,20 @@ prediction that the joint fit then starts from.
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from baselines.context import InitContext
 from depthfit import so3
 from depthfit.evidence.keypoints import KeypointPerson
+from depthfit.evidence.match import match_masks
 from depthfit.evidence.scene import ImageEvidence
 from depthfit.fit.adapter import Prediction, image_input
 from depthfit.fit.config import FitConfig
@@ -23,6 +28,7 @@ from depthfit.fit.fitter import Fitter
 from depthfit.joints import JOINT_INDEX, KEYPOINTS
 from depthfit.state import FitState
 
+_log = logging.getLogger(__name__)
 MIN_POINTS = 5
 """A person with fewer detected points is left out: they do not tell an orientation."""
 YAWS = 8
@@ -46,10 +52,26 @@ POSTURES: tuple[dict[str, tuple[float, float, float]], ...] = (
 
 
 def from_keypoints(evidence: ImageEvidence, context: InitContext) -> list[Prediction]:
-    """One prediction for each detected person with at least ``MIN_POINTS`` points."""
+    """One prediction for each detected person with at least ``MIN_POINTS`` points; others are logged."""
     found = [p for p in evidence.people if int(p.found.sum()) >= MIN_POINTS]
+    if len(found) < len(evidence.people):
+        missing = len(evidence.people) - len(found)
+        _log.warning("%s: %d people with under %d points left out", evidence.path, missing, MIN_POINTS)
     fitter = Fitter(context.body, context.tokenizer, _start_config(context.config), context.device)
-    return [_best_start(evidence, person, k + 1, fitter) for k, person in enumerate(found)]
+    numbers = person_numbers(found, evidence.labels)
+    return [_best_start(evidence, p, number, fitter) for p, number in zip(found, numbers, strict=True)]
+
+
+def person_numbers(people: Sequence[KeypointPerson], labels: np.ndarray | None) -> list[int]:
+    """A number from 1 for each detected person: their label in the mask (H, W) where they have one.
+
+    Detectors list people in an order of their own; without this a person would get another's outline.
+    """
+    if labels is None or not people:
+        return list(range(1, len(people) + 1))
+    matched = match_masks(people, labels).tolist()
+    free = itertools.count(int(labels.max()) + 1)
+    return [label if label > 0 else next(free) for label in matched]
 
 
 def _start_config(config: FitConfig) -> FitConfig:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from baselines import InitContext, initialiser
+from baselines.keypoints import person_numbers
 from depthfit.body.load import load_body
 from depthfit.camera import image_center, intrinsics, project
 from depthfit.errors import InputError
@@ -77,6 +78,18 @@ def test_keypoints_alone_give_a_person_on_their_keypoints(
     # Upright in the camera's frame, y down: the head is above the pelvis.
     up = prediction.root[:, 1]
     assert float(up[1]) < -0.5
+
+
+def test_people_take_the_number_of_their_mask_not_of_the_detector(evidence: ImageEvidence) -> None:
+    (person,) = evidence.people
+    right = replace(person, xy=person.xy + np.where(person.found, 400.0, 0.0)[:, None])
+    outside = replace(person, xy=person.xy + np.where(person.found, 4000.0, 0.0)[:, None])
+    labels = np.zeros((1200, 1200), np.uint8)
+    for label, owner in ((1, right), (2, person)):
+        x0, y0, x1, y1 = owner.box().astype(int)
+        labels[y0 : y1 + 1, x0 : x1 + 1] = label
+    assert person_numbers([person, outside, right], labels) == [2, 3, 1]
+    assert person_numbers([person, right], None) == [1, 2]
 
 
 def test_too_few_keypoints_make_no_person(evidence: ImageEvidence, context: InitContext) -> None:
