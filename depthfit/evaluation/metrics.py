@@ -7,6 +7,7 @@ All functions take numpy arrays with leading ``*batch`` axes, points in metres i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,6 +59,12 @@ def similarity_align(predicted: ArrayLike, truth: ArrayLike) -> Array:
 def pa_mpjpe(predicted: ArrayLike, truth: ArrayLike) -> Array:
     """Mean joint error (*batch,) in mm after Procrustes alignment with scale of joints (*batch, J, 3) m."""
     return mean_distance(similarity_align(predicted, truth), truth)
+
+
+def pa_vertex_error(vertices: ArrayLike, true_vertices: ArrayLike) -> Array:
+    """Mean per-vertex error (*batch,) in mm of meshes (*batch, V, 3) m after Procrustes alignment with scale,
+    of the vertices themselves (PA-PVE)."""
+    return pa_mpjpe(vertices, true_vertices)
 
 
 def vertex_error(
@@ -121,7 +128,7 @@ def interval_coverage(error: ArrayLike, std: ArrayLike, level: float) -> float:
 def bootstrap_interval(
     values: ArrayLike,
     groups: ArrayLike | None = None,
-    statistic: Callable[[Array], float] = lambda v: float(np.mean(v)),
+    statistic: Callable[[Array], float] | None = None,
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
@@ -130,9 +137,10 @@ def bootstrap_interval(
 
     Args:
         values: (N,) one number a person.
-        groups: (N,) label of the image of each person. Whole images are drawn, because people of one image
-            share its camera and are not independent. ``None`` draws people.
-        statistic: (M,) -> float.
+        groups: (N,) label of the image (or video) of each person. Whole groups are drawn, because people of
+            one image share its camera, and frames of one video nearly everything: they are not independent.
+            ``None`` draws people.
+        statistic: (M,) -> float; ``None`` is the mean.
         level: Probability of the interval.
         resamples: Number of draws.
         seed: Of the draws.
@@ -143,12 +151,55 @@ def bootstrap_interval(
     v = np.asarray(values, np.float64)
     labels = np.arange(len(v)) if groups is None else np.asarray(groups)
     _, group = np.unique(labels, return_inverse=True)
-    members = [v[group == g] for g in range(group.max() + 1)]
-    if len(members) == 1:
-        return statistic(v), statistic(v)
+    count = int(group.max()) + 1
+    if count == 1:
+        whole = float(v.mean()) if statistic is None else statistic(v)
+        return whole, whole
     rng = np.random.default_rng(seed)
-    draws = rng.integers(len(members), size=(resamples, len(members)))
-    samples = [statistic(np.concatenate([members[g] for g in draw])) for draw in draws]
+    if statistic is None:
+        # Sums and sizes of the groups are all that a mean needs, however many people there are.
+        total, size = np.bincount(group, v), np.bincount(group)
+        picks = (rng.integers(count, size=count) for _ in range(resamples))
+        samples = [float(total[pick].sum() / size[pick].sum()) for pick in picks]
+    else:
+        members = [v[group == g] for g in range(count)]
+        draws = rng.integers(count, size=(resamples, count))
+        samples = [statistic(np.concatenate([members[g] for g in draw])) for draw in draws]
     tail = (1 - level) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Refined minus baseline, person by person: negative is better for an error.
+
+    Attributes:
+        mean: Of the differences.
+        low, high: 95 % bootstrap interval of the mean, whole groups drawn.
+        worse: Share of people whose error grew.
+    """
+
+    mean: float
+    low: float
+    high: float
+    worse: float
+
+
+def paired_difference(
+    refined: ArrayLike, initial: ArrayLike, groups: ArrayLike | None = None, seed: int = 0
+) -> PairedDifference:
+    """Compare two errors (N,) of the same people.
+
+    Args:
+        groups: (N,) label of each person's image or video, as in :func:`bootstrap_interval`.
+
+    Raises:
+        ValueError: Nobody to compare, or different numbers of people.
+    """
+    a, b = _points(refined, initial)
+    if a.size == 0:
+        raise ValueError("there is nobody to compare")
+    change = a - b
+    low, high = bootstrap_interval(change, groups, seed=seed)
+    return PairedDifference(float(change.mean()), low, high, share_worse(a, b))

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from depthfit.errors import InputError
-from depthfit.evaluation import metrics
+from depthfit.evaluation import errors, metrics
+from depthfit.evaluation.errors import Scoring
+from depthfit.evaluation.image_metrics import depth_order
+from depthfit.evaluation.matching import match_by_number, match_by_overlap, stems
+from depthfit.evaluation.pck import PCK
 
 ERRORS = (
-    "mpjpe_mm", "pa_mpjpe_mm", "mve_mm", "pelvis_mm", "distance_log", "distance_percent", "focal_log",
-    "focal_percent", "reprojection",
+    "mpjpe_mm", "pa_mpjpe_mm", "mve_mm", "pa_mve_mm", "camera_mpjpe_mm", "pelvis_mm", "distance_mm",
+    "distance_log", "distance_percent", "focal_log", "focal_percent", "reprojection",
 )  # fmt: skip
-"""Columns of a row; each also exists as ``initial_...`` for the prediction with its own camera."""
-
+"""Columns of a row of which less is better; each also exists as ``initial_...`` for the prediction with its
+own camera."""
+SHARES = (*PCK, "iou")
+"""Columns of which more is better; also with ``initial_...``."""
 LABELS = ("imgname", "person", "status", "accepted")
 LEVELS = (0.68, 0.95)
+NOT_BY_PERSON = ("keypoint_names", "faces")
+FIT_FIELDS = ("imgname", "person", "joints", "focal", "initial_joints", "initial_focal")
+TRUTH_FIELDS = ("imgname", "person", "joints", "focal", "keypoints_3d", "K")
 Table = Mapping[str, np.ndarray]
 
 
@@ -28,48 +39,72 @@ class Scores:
     """Result of :func:`score`.
 
     Attributes:
-        rows: One dict a person: imgname, person, status, accepted, ``ERRORS`` and ``initial_`` + ``ERRORS``.
-        summary: ``people``, ``images``, ``missing`` (in the truth but not in the fit), ``accepted`` (share),
-            ``worse`` (share whose MPJPE grew), per error ``{mean, median, low, high}`` (95 % bootstrap
-            interval of the mean over images) and ``coverage`` of the stated intervals.
+        rows: One dict a person: imgname, person, status, accepted, ``ERRORS`` and ``SHARES``, and each of
+            these with ``initial_`` before it.
+        summary: ``protocol``; ``people``, ``images``, ``missing`` (in the truth but not in the fit),
+            ``accepted`` (share), ``worse`` (share whose MPJPE grew); per column ``{mean, median, low, high}``
+            (95 % bootstrap interval of the mean over images, or over ``group`` where the truth has it);
+            ``difference``: per column refined minus initial, ``{mean, low, high, worse}``;
+            ``coverage`` of the stated intervals; ``depth_order`` of people who share an image; ``pck``
+            averaged over keypoints.
     """
 
     rows: list[dict[str, Any]]
     summary: dict[str, Any]
 
 
-def score(fits_npz: str | Path, ground_truth_npz: str | Path) -> Scores:
+def score(fits_npz: str | Path, ground_truth_npz: str | Path, scoring: Scoring | None = None) -> Scores:
     """Errors of ``fits.npz`` against ``ground_truth.npz``.
 
-    People are matched by image name (without folder and ending) and person number. Vertex errors need
-    ``vertices`` in both files and are NaN without.
+    People are matched by image name (without folder and ending) and person number, unless the scoring says
+    otherwise. Without ``scoring.bodies``, vertex errors need ``vertices`` in both files and are NaN without.
 
     Raises:
         InputError: A file or a field is missing, or the two have nobody in common.
     """
-    fits = _load(fits_npz, ("imgname", "person", "joints", "focal", "initial_joints", "initial_focal"))
-    truth = _load(ground_truth_npz, ("imgname", "person", "joints", "focal", "keypoints_3d", "K"))
-    where = {key: i for i, key in enumerate(_keys(fits))}
-    found = [(where[key], i) for i, key in enumerate(_keys(truth)) if key in where]
-    if not found:
+    fits, truth = load_table(fits_npz, FIT_FIELDS), load_table(ground_truth_npz, TRUTH_FIELDS)
+    return score_tables(fits, truth, scoring or Scoring(), fits_npz)
+
+
+def score_tables(fits: Table, truth: Table, scoring: Scoring, source: str | Path) -> Scores:
+    """:func:`score` of tables in memory; ``source`` names the fits in errors."""
+    f_index, t_index = _match(fits, truth, scoring)
+    if not len(f_index):
         raise InputError(
-            fits_npz, "imgname, person", "nobody of the ground truth", "score a fit of the same scene"
+            source, "imgname, person", "nobody of the ground truth", "score a fit of the same scene"
         )
-    f_index, t_index = (np.array(column) for column in zip(*found, strict=True))
+    missing = len(truth["imgname"]) - len(f_index)
+    fits, truth = take(fits, f_index), take(truth, t_index)
     columns: dict[str, np.ndarray] = {}
+    pooled: dict[str, dict[str, float]] = {}
     for prefix in ("", "initial_"):
-        errors = _errors(fits, truth, f_index, t_index, prefix)
-        columns.update({prefix + name: values for name, values in errors.items()})
-    labels: dict[str, np.ndarray] = {name: fits[name][f_index] for name in LABELS if name in fits}
+        found = {
+            **errors.body_errors(source, fits, truth, scoring, prefix),
+            **errors.camera_errors(fits, truth, prefix),
+            **errors.keypoint_errors(fits, truth, prefix),
+            "iou": errors.silhouettes(fits, scoring, prefix),
+        }
+        columns.update({prefix + name: found[name] for name in (*ERRORS, *SHARES)})
+        pooled[prefix or "refined"] = errors.pooled_pck(fits, truth, prefix)
+    labels: dict[str, np.ndarray] = {name: fits[name] for name in LABELS if name in fits}
+    groups = truth["group"].astype(str) if "group" in truth else stems(truth)
     table = {**labels, **columns}
-    rows = [{name: _plain(values[i]) for name, values in table.items()} for i in range(len(found))]
-    summary = _summary(columns, labels)
-    summary["missing"] = len(truth["imgname"]) - len(found)
-    summary["coverage"] = _coverage(fits, truth, f_index, t_index)
+    rows = [{name: _plain(values[i]) for name, values in table.items()} for i in range(len(f_index))]
+    summary = _summary(columns, labels, groups)
+    summary["protocol"] = {"name": scoring.protocol.name, "text": scoring.protocol.text}
+    summary["missing"] = missing
+    summary["coverage"] = _coverage(fits, truth)
+    summary["depth_order"] = _depth_order(fits, truth)
+    summary["pck"] = {"refined": pooled["refined"], "initial": pooled["initial_"]}
     return Scores(rows, summary)
 
 
-def _load(path: str | Path, required: tuple[str, ...]) -> dict[str, np.ndarray]:
+def load_table(path: str | Path, required: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The arrays of an npz.
+
+    Raises:
+        InputError: The file or a required field is missing.
+    """
     if not Path(path).is_file():
         raise InputError(path, "file", "missing", "name an .npz that a fit or `depthfit synth` wrote")
     with np.load(path, allow_pickle=False) as data:
@@ -80,85 +115,75 @@ def _load(path: str | Path, required: tuple[str, ...]) -> dict[str, np.ndarray]:
     return table
 
 
-def _keys(table: Table) -> list[tuple[str, int]]:
-    return [(Path(str(n)).stem, int(p)) for n, p in zip(table["imgname"], table["person"], strict=True)]
+def take(table: Table, index: NDArray) -> dict[str, np.ndarray]:
+    """Rows ``index`` of every column."""
+    return {name: v if name in NOT_BY_PERSON else v[index] for name, v in table.items()}
+
+
+def _match(fits: Table, truth: Table, scoring: Scoring) -> tuple[NDArray, NDArray]:
+    if scoring.matching == "person":
+        return match_by_number(fits, truth)
+    ours, theirs = [str(n) for n in fits["keypoint_names"]], [str(n) for n in truth["keypoint_names"]]
+    names = [name for name in ours if name in theirs]
+    xy, visible = errors.image_points(truth)
+    chosen = [theirs.index(name) for name in names]
+    predicted = fits["keypoints_2d"][:, [ours.index(name) for name in names]]
+    return match_by_overlap(fits, truth, predicted, xy[:, chosen], visible[:, chosen])
 
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _errors(
-    fits: Table, truth: Table, f_index: np.ndarray, t_index: np.ndarray, prefix: str
-) -> dict[str, np.ndarray]:
-    """The error columns of the fit (``prefix`` empty) or the prediction (``initial_``)."""
-    joints, true_joints = fits[prefix + "joints"][f_index], truth["joints"][t_index]
-    focal, true_focal = fits[prefix + "focal"][f_index], truth["focal"][t_index]
-    distance, true_distance = joints[:, 0, 2], true_joints[:, 0, 2]
-    nothing = np.full(len(f_index), np.nan)
-    out = {
-        "mpjpe_mm": metrics.mpjpe(joints, true_joints),
-        "pa_mpjpe_mm": metrics.pa_mpjpe(joints, true_joints),
-        "mve_mm": nothing,
-        "pelvis_mm": metrics.pelvis_error(joints[:, 0], true_joints[:, 0]),
-        "distance_log": metrics.log_error(distance, true_distance),
-        "distance_percent": metrics.percent_error(distance, true_distance),
-        "focal_log": metrics.log_error(focal, true_focal),
-        "focal_percent": metrics.percent_error(focal, true_focal),
-        "reprojection": nothing,
-    }
-    vertices = prefix + "vertices"
-    if vertices in fits and "vertices" in truth:
-        out["mve_mm"] = metrics.vertex_error(
-            fits[vertices][f_index], joints[:, 0], truth["vertices"][t_index], true_joints[:, 0]
-        )
-    if prefix + "keypoints_2d" in fits:
-        ours, theirs = _shared_keypoints(fits, truth)
-        points = truth["keypoints_3d"][t_index][:, theirs] @ truth["K"][t_index].transpose(0, 2, 1)
-        predicted = fits[prefix + "keypoints_2d"][f_index][:, ours]
-        out["reprojection"] = metrics.reprojection_error(predicted, points[..., :2] / points[..., 2:])
-    return out
-
-
-def _shared_keypoints(fits: Table, truth: Table) -> tuple[list[int], list[int]]:
-    ours, theirs = [str(n) for n in fits["keypoint_names"]], [str(n) for n in truth["keypoint_names"]]
-    shared = [name for name in ours if name in theirs]
-    return [ours.index(name) for name in shared], [theirs.index(name) for name in shared]
-
-
-def _summary(columns: Table, labels: Table) -> dict[str, Any]:
-    names = np.array([Path(str(n)).stem for n in labels["imgname"]])
+def _summary(columns: Table, labels: Table, groups: NDArray) -> dict[str, Any]:
     out: dict[str, Any] = {
-        "people": len(names),
-        "images": len(np.unique(names)),
+        "people": len(groups),
+        "images": len(np.unique(stems(labels))),
         "accepted": float(labels["accepted"].mean()) if "accepted" in labels else None,
-        "worse": metrics.share_worse(columns["mpjpe_mm"], columns["initial_mpjpe_mm"]),
+        "worse": None,
     }
     for name, values in columns.items():
         magnitude = np.abs(values)
         known = np.isfinite(magnitude)
         if known.any():
-            low, high = metrics.bootstrap_interval(magnitude[known], names[known])
+            low, high = metrics.bootstrap_interval(magnitude[known], groups[known])
             out[name] = {
                 "mean": float(magnitude[known].mean()),
                 "median": float(np.median(magnitude[known])),
                 "low": low,
                 "high": high,
             }
+    out["difference"] = _differences(columns, groups)
+    if "mpjpe_mm" in out["difference"]:
+        out["worse"] = out["difference"]["mpjpe_mm"]["worse"]
     return out
 
 
-def _coverage(
-    fits: Table, truth: Table, f_index: np.ndarray, t_index: np.ndarray
-) -> dict[str, dict[str, float]]:
+def _differences(columns: Table, groups: NDArray) -> dict[str, dict[str, float]]:
+    out = {}
+    for name in (*ERRORS, *SHARES):
+        refined, initial = np.abs(columns[name]), np.abs(columns[f"initial_{name}"])
+        known = np.isfinite(refined) & np.isfinite(initial)
+        if known.any():
+            a, b = refined[known], initial[known]
+            difference = metrics.paired_difference(a, b, groups[known])
+            if name in SHARES:  # more is better: worse are those who lost
+                difference = dataclasses.replace(difference, worse=metrics.share_worse(-a, -b))
+            out[name] = dataclasses.asdict(difference)
+    return out
+
+
+def _coverage(fits: Table, truth: Table) -> dict[str, dict[str, float]]:
     """Share of true values inside the intervals that the fit states, for each stated spread.
 
     ``joints_std`` is one spread a joint and axis, of positions relative to the pelvis.
     """
-    joints, true_joints = fits["joints"][f_index], truth["joints"][t_index]
-    relative = (joints - joints[:, :1]) - (true_joints - true_joints[:, :1])
+    joints, true_joints = fits["joints"], truth["joints"]
+    # Data sets that do not know where a person stands still know the joints about the pelvis.
+    local = truth["joints_local"] if "joints_local" in truth else true_joints - true_joints[:, :1]
+    relative = (joints - joints[:, :1]) - local
     claims = {
-        "focal": ("focal_std_log", metrics.log_error(fits["focal"][f_index], truth["focal"][t_index])),
+        "focal": ("focal_std_log", metrics.log_error(fits["focal"], truth["focal"])),
         "distance": ("distance_std_log", metrics.log_error(joints[:, 0, 2], true_joints[:, 0, 2])),
         "joints": ("joints_std", relative[:, 1:]),
     }
@@ -166,7 +191,17 @@ def _coverage(
     for name, (field, error) in claims.items():
         if field not in fits:
             continue
-        std = fits[field][f_index]
+        std = fits[field]
         std = std[:, 1:, None] if name == "joints" else std
+        # What has no known truth makes no claim either.
+        std = np.where(np.isfinite(error), std, np.nan)
         out[name] = {f"{level:.0%}": metrics.interval_coverage(error, std, level) for level in LEVELS}
     return out
+
+
+def _depth_order(fits: Table, truth: Table) -> dict[str, float]:
+    """Share of pairs of people of an image in the true order, for both sides, and the number of pairs."""
+    true_z, images = truth["joints"][:, 0, 2], stems(truth)
+    refined, pairs = depth_order(fits["joints"][:, 0, 2], true_z, images)
+    initial, _ = depth_order(fits["initial_joints"][:, 0, 2], true_z, images)
+    return {"pairs": pairs, "refined": refined, "initial": initial}
