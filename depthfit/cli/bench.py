@@ -6,25 +6,33 @@ import sys
 from collections.abc import Sequence
 
 from depthfit.bench.accuracy import AccuracyConfig, run_accuracy
+from depthfit.bench.perception import STAGES, run_perception
 from depthfit.bench.speed import SpeedConfig, run_speed
+from depthfit.bench.stage import PerceptionConfig
 from depthfit.cli.help import settings, wants_help
 from depthfit.run import load_config
 
 USAGE = """usage: depthfit bench accuracy [table=fits|tokens] [quick=true] [key=value ...]
        depthfit bench speed [key=value ...]
+       depthfit bench perception [stages=[NAME,...]] [key=value ...]
 """
 
 
 def run(arguments: Sequence[str]) -> int:
     """Measure."""
     if wants_help(arguments) or not arguments:
-        print(f"{USAGE}\naccuracy:\n{settings(AccuracyConfig)}\n\nspeed:\n{settings(SpeedConfig)}")
+        schemas = {"accuracy": AccuracyConfig, "speed": SpeedConfig, "perception": PerceptionConfig}
+        print("\n".join([USAGE, *(f"{name}:\n{settings(schema)}\n" for name, schema in schemas.items())]))
+        print(f"stages of perception: {', '.join(STAGES)}")
         return 0
     if arguments[0] == "accuracy":
         print(run_accuracy(load_config(arguments[1:], AccuracyConfig)))
         return 0
     if arguments[0] == "speed":
         print(run_speed(load_config(arguments[1:], SpeedConfig)))
+        return 0
+    if arguments[0] == "perception":
+        print(run_perception(load_config(arguments[1:], PerceptionConfig)))
         return 0
     print(f"depthfit bench: no measurement {arguments[0]!r}.\n{USAGE}", file=sys.stderr)
     return 2

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from depthfit import __version__
-from depthfit.cli import bench, body, evaluate, fit, synth, tokenizer
+from depthfit.cli import bench, body, evaluate, fit, predictions, synth, tokenizer
 from depthfit.errors import DepthfitError
 
 Command = Callable[[Sequence[str]], int]
 COMMANDS: dict[str, tuple[Command, str]] = {
     "fit": (fit.run, "refine the people of a scene folder; without arguments, the embedded demo"),
+    "predictions": (predictions.run, "have TokenHMR or HMR2.0 predict the people of a scene folder"),
     "synth": (synth.run, "make a scene folder with ground truth and noisy evidence"),
     "eval": (evaluate.run, "score a saved fit against a ground truth"),
     "bench": (bench.run, "the measurements of the README"),
@@ -47,7 +48,7 @@ def _help() -> str:
         "",
         "usage: depthfit COMMAND [config.yaml] [key=value ...]",
         "",
-        *(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()),
+        *(f"  {name:11} {text}" for name, (_, text) in COMMANDS.items()),
         "",
         "`depthfit COMMAND --help` lists a command's settings.",
     ]

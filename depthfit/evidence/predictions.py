@@ -43,6 +43,7 @@ class Predictions:
         betas: (N, 10).
         token_probs: (N, 160, 2048) softmax over the codes of each token, or ``None``. From a file it is
             read row by row, when indexed.
+        regressor: Name of the regressor that depthfit ran, or ``None`` for predictions of another program.
     """
 
     imgname: np.ndarray
@@ -54,6 +55,7 @@ class Predictions:
     pose: np.ndarray
     betas: np.ndarray
     token_probs: np.ndarray | TokenProbs | None = None
+    regressor: str | None = None
 
     def __len__(self) -> int:
         return len(self.imgname)
@@ -70,6 +72,7 @@ class Predictions:
             pose=self.pose[index],
             betas=self.betas[index],
             token_probs=None if self.token_probs is None else self.token_probs[index],
+            regressor=self.regressor,
         )
 
 
@@ -89,6 +92,7 @@ def read_predictions(path: Path) -> tuple[Predictions, dict[int, InputError]]:
         person = npz_array(path, archive, "person")
         numbers = {field: npz_array(path, archive, field) for field in _NUMBERS}
         has_tokens = "token_probs" in archive.files
+        regressor = str(npz_array(path, archive, "regressor")) if "regressor" in archive.files else None
     _check_names(path, imgname, person)
     for field, shapes in _NUMBERS.items():
         _check_column(path, field, numbers[field], len(imgname), shapes)
@@ -105,6 +109,7 @@ def read_predictions(path: Path) -> tuple[Predictions, dict[int, InputError]]:
         pose=_matrices(numbers["body_pose"], good, 23),
         betas=numbers["betas"],
         token_probs=TokenProbs(path, len(imgname)) if has_tokens else None,
+        regressor=regressor,
     )
     return predictions, bad
 
@@ -128,11 +133,16 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
     }
     shapes: dict[str, list[tuple[int, ...]]] = {"person": [()], **_NUMBERS}
     if predictions.token_probs is not None:
-        columns["token_probs"] = np.asarray(predictions.token_probs[np.arange(count)], dtype=np.float16)
+        probs = predictions.token_probs
+        # An array may be mapped from a file, and larger than the memory: it is written as it stands.
+        rows = probs if isinstance(probs, np.ndarray) else probs[np.arange(count)]
+        columns["token_probs"] = np.asarray(rows, dtype=np.float16)
         shapes["token_probs"] = [TOKEN_SHAPE]
     for field, allowed in shapes.items():
         if columns[field].shape not in [(count, *shape) for shape in allowed]:
             raise ValueError(f"{field} has shape {columns[field].shape} for {count} people")
+    if predictions.regressor is not None:
+        columns["regressor"] = np.asarray(predictions.regressor)
     # Not compressed: token probabilities can then be read one row at a time without unpacking the rest.
     np.savez(Path(path), **columns)
 

@@ -148,7 +148,7 @@ class Scene:
         return camera or cameras.prior_camera(size), note
 
 
-def read_scene(root: str | Path, keypoint_format: str | None = None) -> Scene:
+def read_scene(root: str | Path, keypoint_format: str | None = None, with_predictions: bool = True) -> Scene:
     """Find a scene's files. Images and what belongs to them are opened by ``Scene.read`` alone.
 
     Files and entries that match no image are logged and kept in ``Scene.strangers``.
@@ -157,6 +157,7 @@ def read_scene(root: str | Path, keypoint_format: str | None = None) -> Scene:
         root: The scene folder.
         keypoint_format: Of the keypoint files, one of ``joints.KEYPOINT_FORMATS``. It must be named for
             OpenPose files, as two formats have 25 points; COCO files are ``coco17`` unless named.
+        with_predictions: False leaves predictions.npz unread, where it is about to be made.
 
     Raises:
         InputError: the scene as a whole cannot be used.
@@ -175,7 +176,7 @@ def read_scene(root: str | Path, keypoint_format: str | None = None) -> Scene:
         for key, entry in cameras.read_cameras(root / "cameras.json").items():
             _file_under(root / "cameras.json", key, entry, images, entries, strangers)
     predictions, bad_rows, rows = None, dict[int, InputError](), dict[str, list[int]]()
-    if (root / "predictions.npz").is_file():
+    if with_predictions and (root / "predictions.npz").is_file():
         predictions, bad_rows = read_predictions(root / "predictions.npz")
         rows = _rows_by_image(root / "predictions.npz", predictions.imgname.tolist(), images, strangers)
     for stranger in strangers:

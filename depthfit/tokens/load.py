@@ -1,27 +1,23 @@
 """Load and save pose tokenizers: depthfit's own safetensors and TokenHMR's ``tokenizer.pth``.
 
-An official file is a pickle. It is read by torch's restricted unpickler, to which the one class that such a
-file needs beside tensors, yacs' ``CfgNode``, is given as a class that makes ordered dictionaries (one of the
-few classes that the unpickler lets grow and carry attributes): no code of the file runs.
+An official file is a pickle with settings in yacs' ``CfgNode`` beside the tensors. No code of it runs: see
+:mod:`depthfit.torch_file`.
 """
 
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from depthfit.errors import InputError
 from depthfit.tokens.vqvae import CODE_DIM, NUM_CODES, NUM_TOKENS, OFFICIAL_WIDTH, Tokenizer
+from depthfit.torch_file import load_torch_file
 
 OPEN = "open"
 OPEN_FILE = Path(__file__).parent.parent / "assets" / "open_tokenizer.safetensors"
@@ -96,39 +92,13 @@ def _read_safetensors(path: Path) -> tuple[int, dict[str, Tensor]]:
 
 
 def _read_official(path: Path) -> tuple[int, dict[str, Tensor]]:
-    try:
-        with _known_to_torch(_CFG_NODE):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
-        fix = "Give TokenHMR's tokenizer.pth; files that need to run code are not opened"
-        raise InputError(path, "pickle", _reason(error), fix) from error
+    fix = "Give TokenHMR's tokenizer.pth; files that need to run code are not opened"
+    content = load_torch_file(path, fix)
     if not isinstance(content, dict) or not {"net", "hparams"} <= content.keys():
         found = str(sorted(content)) if isinstance(content, dict) else type(content).__name__
         raise InputError(path, "keys", found, "Expected 'net' and 'hparams', as TokenHMR writes them")
     width = _check_settings(path, content["hparams"])
     return width, {key: value for key, value in content["net"].items() if "body_model" not in key}
-
-
-_CFG_NODE = type("CfgNode", (), {"__module__": "yacs.config", "__new__": lambda cls: OrderedDict()})
-"""Stands for yacs' class in a file. torch's unpickler knows a class by the name that it carries."""
-
-
-@contextmanager
-def _known_to_torch(cls: type) -> Iterator[None]:
-    """Let torch's restricted unpickler make this class too (torch 2.4 has no context manager for it)."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals([cls])
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
-
-
-def _reason(error: Exception) -> str:
-    """What torch found wrong, without its advice to switch the protection off."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line.startswith(("Unsupported", "Can only"))), "not a torch file")
 
 
 def _check_settings(path: Path, settings: Any) -> int:
