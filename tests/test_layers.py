@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("depthfit.state",),
     ("depthfit.residuals",),
     ("depthfit.fit",),
-    ("depthfit.synth", "depthfit.evaluation", "depthfit.export", "baselines"),
+    ("depthfit.synth", "depthfit.datasets", "depthfit.evaluation", "depthfit.export", "baselines"),
     ("depthfit.report",),
     ("depthfit.run",),
     ("depthfit.bench", "depthfit.demo"),

@@ -1,0 +1,250 @@
+"""Data sets of one label file: TokenHMR's 3DPW, BEDLAM, HumanData, COCO."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import smplx
+import torch
+
+from depthfit.datasets import DatasetSource, open_dataset
+from depthfit.datasets.labels import true_keypoints, truth_columns
+from depthfit.datasets.npz import LabelArchive
+from depthfit.datasets.write import SceneOptions, is_written, write_scene
+from depthfit.errors import InputError
+from depthfit.evidence.scene import read_scene
+from depthfit.joints import COCO17, KEYPOINTS
+from tests.datasets import formats
+from tests.datasets.test_datasets_world import Harmful
+
+
+def pelvis_of(folder: Path, gender: str, betas: np.ndarray, transl: np.ndarray) -> np.ndarray:
+    """Pelvis (N, 3) that smplx gives; it does not depend on the pose."""
+    layer = smplx.SMPLLayer(str(folder / f"SMPL_{gender.upper()}.pkl"), num_betas=10)
+    n = len(betas)
+    eye = torch.eye(3)
+    out = layer(
+        betas=torch.from_numpy(betas).float(), transl=torch.from_numpy(transl).float(),
+        global_orient=eye.expand(n, 1, 3, 3), body_pose=eye.expand(n, 23, 3, 3),
+    )  # fmt: skip
+    return out.joints[:, 0].numpy()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def tokenhmr_columns(rng: np.random.Generator, count: int = 3) -> dict[str, np.ndarray]:
+    names = ["imageFiles/a_00/image_00000.jpg", "imageFiles/a_00/image_00000.jpg", "imageFiles/b_01/x.jpg"]
+    return {
+        "imgname": np.array([n.encode() for n in names[:count]]),
+        "center": rng.uniform(40, 80, (count, 2)),
+        "scale": np.array([100.0, 80.0, 60.0])[:count],
+        "body_pose": rng.normal(0, 0.3, (count, 72)),
+        "has_body_pose": np.ones(count),
+        "betas": rng.normal(size=(count, 10)),
+        "has_betas": np.ones(count),
+        "gender": formats.objects(["m", "female", "f"])[:count],
+        "body_keypoints_2d": rng.uniform(1, 100, (count, 25, 3)),
+        "extra_keypoints_2d": rng.uniform(1, 100, (count, 19, 3)),
+        "body_keypoints_3d": rng.normal(size=(count, 25, 4)),
+        "extra_keypoints_3d": rng.normal(size=(count, 19, 4)),
+    }
+
+
+def open_labels(name: str, root: Path, labels: Path, body_set, **more):
+    return open_dataset(DatasetSource(name, root, labels, **more), body_set.get)
+
+
+def test_tokenhmr_labels(rng, tmp_path, body_set):
+    columns = tokenhmr_columns(rng)
+    path = formats.write_npz(tmp_path / "3dpw_test.npz", columns)
+    reader = open_labels("3dpw-tokenhmr", tmp_path / "3DPW", path, body_set)
+    assert reader.names() == ["imageFiles_a_00", "imageFiles_b_01"]
+    scene = reader.read("imageFiles_a_00")
+    people = scene.people
+    assert people.gender == ["male", "female"]
+    assert people.person.tolist() == [1, 2]
+    np.testing.assert_allclose(people.root, columns["body_pose"][:2, :3])
+    assert people.label_joints.shape == (2, 44, 4)
+    np.testing.assert_allclose(people.label_joints[:, 25:], columns["extra_keypoints_3d"][:2])
+    np.testing.assert_allclose(
+        scene.detections["imageFiles_a_00_image_00000.jpg"], columns["body_keypoints_2d"][:2]
+    )
+    nose = people.keypoints[:, KEYPOINTS.index("nose")]
+    np.testing.assert_allclose(nose, columns["body_keypoints_2d"][:2, 0])
+    truth = truth_columns(people, body_set.get)
+    assert np.isnan(truth["joints"]).all()
+    assert np.isnan(truth["focal"]).all()
+    assert np.isfinite(truth["joints_local"]).all()
+    np.testing.assert_allclose(truth["box_size"], [100, 80])
+    np.testing.assert_allclose((truth["boxes"][:, :2] + truth["boxes"][:, 2:]) / 2, columns["center"][:2])
+
+
+def test_a_label_file_that_would_run_code_is_refused(rng, tmp_path, body_set):
+    columns = tokenhmr_columns(rng)
+    columns["gender"] = formats.objects([Harmful(), "f", "f"])
+    path = formats.write_npz(tmp_path / "3dpw_test.npz", columns)
+    with pytest.raises(InputError, match="not plain data"):
+        open_labels("3dpw-tokenhmr", tmp_path, path, body_set).read("imageFiles_a_00")
+
+
+def test_object_columns_of_rows_become_numbers(tmp_path):
+    path = formats.write_npz(tmp_path / "x.npz", {
+        "rows": formats.objects([np.arange(3), np.arange(3) + 5]), "ragged": formats.objects([[1], [1, 2]]),
+        "held": np.array({"a": np.ones(2)}, dtype=object), "cube": np.ones((2, 3)),
+    })  # fmt: skip
+    archive = LabelArchive(path)
+    assert archive.numbers("rows", 3).tolist() == [[0, 1, 2], [5, 6, 7]]
+    assert archive.read("held")["a"].tolist() == [1, 1]
+    for field, match in (("ragged", "no numbers"), ("cube", r"shape \(2, 3\)"), ("nothing", "missing")):
+        with pytest.raises(InputError, match=match):
+            archive.numbers(field, 4)
+
+
+def bedlam_columns(rng: np.random.Generator, width: int = 72) -> dict[str, np.ndarray]:
+    ext = np.tile(np.eye(4), (2, 1, 1))
+    ext[:, :3, 3] = rng.normal(0, 1, (2, 3))
+    return {
+        "imgname": np.array(["seq_000000/seq_000000_0000.png", "seq_000000/seq_000000_0000.png"]),
+        "center": rng.uniform(40, 80, (2, 2)), "scale": np.array([0.5, 0.25]),
+        "pose_cam": rng.normal(0, 0.3, (2, width)), "shape": rng.normal(size=(2, 11)),
+        "trans_cam": rng.normal(0, 1, (2, 3)) + np.array([0, 0, 5]), "cam_ext": ext,
+        "cam_int": np.tile(formats.K, (2, 1, 1)), "gender": np.array(["m", "f"]),
+        "gtkps": rng.uniform(0, 100, (2, 127, 3)),
+    }  # fmt: skip
+
+
+def test_bedlam(rng, tmp_path, body_set, smpl_folder):
+    """The neutral body whatever the subject's gender; the two translations add up."""
+    columns = bedlam_columns(rng)
+    path = formats.write_npz(tmp_path / "labels" / "20221010_3_6fps.npz", columns)
+    scene = open_labels("bedlam", tmp_path, path.parent, body_set).read("20221010_3_6fps")
+    total = columns["trans_cam"] + columns["cam_ext"][:, :3, 3]
+    expected = pelvis_of(smpl_folder, "neutral", columns["shape"][:, :10], total)
+    np.testing.assert_allclose(scene.people.pelvis, expected, atol=1e-6)
+    assert scene.people.gender == ["neutral"] * 2
+    assert truth_columns(scene.people, body_set.get)["box_size"] == pytest.approx([100, 50])
+    wide = formats.write_npz(tmp_path / "x" / "s.npz", bedlam_columns(rng, 165))
+    with pytest.raises(InputError, match="SMPL-X"):
+        open_labels("bedlam", tmp_path, wide, body_set).read("s")
+
+
+def test_bedlam_closeups_are_turned_upright(rng, tmp_path, body_set):
+    path = formats.write_npz(tmp_path / "a_closeup.npz", bedlam_columns(rng))
+    formats.write_image(tmp_path / "a_closeup" / "png" / "seq_000000/seq_000000_0000.png")
+    scene = open_labels("bedlam", tmp_path, path, body_set).read("a_closeup")
+    folder = write_scene(scene, tmp_path / "scene", body_set.get, SceneOptions("truth"), {})
+    (image,) = (folder / "images").iterdir()
+    pixels = cv2.imread(str(image))
+    assert pixels.shape == (160, 120, 3)
+    assert pixels[0, -1].tolist() == [255] * 3  # the marked corner was the top left
+
+
+def human_data(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    smpl = {
+        "global_orient": rng.normal(0, 0.3, (2, 3)), "body_pose": rng.normal(0, 0.3, (2, 23, 3)),
+        "betas": rng.normal(size=(2, 10)), "transl": rng.normal(0, 0.2, (2, 3)) + np.array([0, 0, 1.2]),
+    }  # fmt: skip
+    return {
+        "image_path": np.array(["spec_mtp/a/1.png", "spec_mtp/b/1.png"]),
+        "smpl": np.array(smpl, dtype=object), "meta": np.array({"gender": ["m", "f"]}, dtype=object),
+        "K": np.tile(formats.K, (2, 1, 1)), "bbox_xywh": np.array([[10.0, 20, 30, 60, 1], [0, 0, 50, 40, 1]]),
+    }  # fmt: skip
+
+
+def test_human_data(rng, tmp_path, body_set, smpl_folder):
+    columns = human_data(rng)
+    path = formats.write_npz(tmp_path / "spec_mtp.npz", columns)
+    scene = open_labels("humandata", tmp_path, path, body_set).read("spec_mtp")
+    smpl = columns["smpl"].item()
+    for row, gender in enumerate(("male", "female")):
+        expected = pelvis_of(smpl_folder, gender, smpl["betas"][row : row + 1], smpl["transl"][row : row + 1])
+        np.testing.assert_allclose(scene.people.pelvis[row], expected[0], atol=1e-6)
+    assert scene.people.pose.shape == (2, 69)
+    assert set(scene.images) == {"spec_mtp_a_1.png", "spec_mtp_b_1.png"}
+    assert scene.people.boxes.tolist() == [[10, 20, 40, 80], [0, 0, 50, 40]]
+    focal = {k: v for k, v in columns.items() if k != "K"} | {"focal_length": np.array([[700.0], [800.0]])}
+    path = formats.write_npz(tmp_path / "focal.npz", focal)
+    people = open_labels("humandata", tmp_path, path, body_set).read("focal").people
+    truth = truth_columns(people, body_set.get)
+    assert truth["focal"].tolist() == [700, 800]
+    assert (true_keypoints(truth) == 0).all()
+
+
+def coco_file(path: Path) -> Path:
+    def entry(image: int, points: int, **more) -> dict:
+        keypoints = [v for k in range(17) for v in ((10 + k, 20 + k, 1 + k % 2) if k < points else (0, 0, 0))]
+        return {"image_id": image, "keypoints": keypoints, "num_keypoints": points, "iscrowd": 0,
+                "bbox": [5, 6, 40, 90], "category_id": 1, "id": 1, **more}  # fmt: skip
+
+    content = {
+        "images": [{"id": 7, "file_name": "000000000007.jpg"}, {"id": 8, "file_name": "000000000008.jpg"}],
+        "annotations": [entry(7, 17), entry(7, 9), entry(7, 3), entry(8, 17, iscrowd=1)],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_coco(tmp_path, body_set):
+    reader = open_labels("coco", tmp_path, coco_file(tmp_path / "val.json"), body_set)
+    assert reader.names() == ["coco_000"]
+    people = reader.read("coco_000").people
+    assert people.imgname == ["000000000007.jpg"] * 2
+    assert people.person.tolist() == [1, 2]
+    for name in KEYPOINTS:
+        row = people.keypoints[1, KEYPOINTS.index(name)]
+        k = COCO17.index(name) if name in COCO17 else 17
+        assert row.tolist() == ([10 + k, 20 + k, 1] if k < 9 else [0, 0, 0])
+    truth = truth_columns(people, body_set.get)
+    assert truth["box_size"].tolist() == [90, 90]
+    assert np.isnan(truth["joints"]).all()
+
+
+def test_a_scene_is_what_a_fit_reads(rng, tmp_path, body_set):
+    path = formats.write_npz(tmp_path / "spec_mtp.npz", human_data(rng))
+    for folder in "ab":
+        formats.write_image(tmp_path / "spec_mtp" / folder / "1.png")
+    labelled = open_labels("humandata", tmp_path, path, body_set).read("spec_mtp")
+    options = SceneOptions("truth", "true")
+    folder = write_scene(labelled, tmp_path / "scene", body_set.get, options, {"a": 1})
+    scene = read_scene(folder, "body25")
+    evidence = scene.read("spec_mtp_a_1")
+    assert evidence.camera.source == "cameras.json"
+    assert evidence.camera.focal_px == pytest.approx(150)
+    truth = truth_columns(labelled.people, body_set.get)
+    xy = true_keypoints(truth)[0]
+    seen = evidence.people[0].found
+    assert seen.sum() == 25
+    np.testing.assert_allclose(evidence.people[0].xy[seen], xy[seen, :2], atol=1e-3)
+    assert (folder / "images" / "spec_mtp_a_1.png").is_symlink()
+    boxes = json.loads((folder / "boxes.json").read_text())
+    assert boxes["spec_mtp_b_1"] == [[0, 0, 50, 40]]
+    assert is_written(folder, {"a": 1}, options)
+    assert not is_written(tmp_path / "other", {"a": 1}, options)
+    with pytest.raises(InputError, match="other settings"):
+        is_written(folder, {"a": 1}, SceneOptions("truth", "estimated"))
+
+
+def test_what_a_data_set_cannot_give_is_an_error(rng, tmp_path, body_set):
+    path = formats.write_npz(tmp_path / "3dpw_test.npz", tokenhmr_columns(rng))
+    labelled = open_labels("3dpw-tokenhmr", tmp_path, path, body_set).read("imageFiles_a_00")
+    scene = tmp_path / "scene"
+    for options, match in (
+        (SceneOptions("dataset", "true"), "intrinsics"),
+        (SceneOptions("evidence"), "evidence"),
+        (SceneOptions("guessed"), "guessed"),
+        (SceneOptions(), "no such file"),
+    ):
+        with pytest.raises(InputError, match=match):
+            write_scene(labelled, scene, body_set.get, options, {})
+    assert [p for p in tmp_path.iterdir() if p.is_dir()] == []  # nothing half made is left
+    with pytest.raises(InputError, match="labels"):
+        open_dataset(DatasetSource("bedlam", tmp_path), body_set.get)
+    with pytest.raises(InputError, match="3dpw-tokenhmr"):
+        open_dataset(DatasetSource("3dwp", tmp_path), body_set.get)
