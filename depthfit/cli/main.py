@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from depthfit import __version__
-from depthfit.cli import bench, body, evaluate, fit, predictions, synth, tokenizer
+from depthfit.cli import bench, body, evaluate, fit, predictions, pseudo_gt, synth, tokenizer
 from depthfit.errors import DepthfitError
 
 Command = Callable[[Sequence[str]], int]
@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "synth": (synth.run, "make a scene folder with ground truth and noisy evidence"),
     "eval": (evaluate.run, "score a saved fit against a ground truth"),
     "bench": (bench.run, "the measurements of the README"),
+    "pseudo-gt": (pseudo_gt.run, "refine the labels of a whole dataset, on one machine or many"),
     "tokenizer": (tokenizer.run, "train or evaluate a pose tokenizer"),
     "body": (body.run, "export or rebuild the open body"),
 }

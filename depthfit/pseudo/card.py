@@ -1,0 +1,78 @@
+"""The dataset card: what the labels are, how they were made, how far to trust them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from depthfit.pseudo.gate import LIMITS
+from depthfit.pseudo.records import OUTCOMES
+
+OPEN_BODY_NOTE = (
+    "**These labels are of depthfit's open body, not of SMPL.** Pose angles are close to SMPL's; shape "
+    "coefficients mean other shapes. To train a SMPL regressor, make them again with models.body=FOLDER."
+)
+
+
+def card(summary: dict[str, Any], provenance: dict[str, Any]) -> str:
+    """Markdown, from the summary and the provenance of a run."""
+    people = max(summary["people"], 1)
+    settings = provenance["settings"]
+    gate = settings["gate"]
+    lines = [
+        f"# Refined labels of {provenance['source']}",
+        "",
+        f"Pseudo-ground-truth made by depthfit {provenance['depthfit']}: body pose, shape and camera, fitted "
+        f"to {', '.join(provenance['evidence'])}. These are estimates, not measurements.",
+        "",
+        *([OPEN_BODY_NOTE, ""] if provenance["body"] == "open" else []),
+        "| outcome | people | share | what the label is |",
+        "|---|---|---|---|",
+    ]
+    meaning = {
+        "refined": "the fit's, which passed the gate",
+        "original": "the source's own",
+        "dropped": "none: left out",
+        "failed": f"none could be made; policy: {settings['policy']['failed']}",
+    }
+    for name in OUTCOMES:
+        count = summary["outcomes"][name]
+        lines.append(f"| {name} | {count} | {count / people:.1%} | {meaning[name]} |")
+    lines += [
+        f"| all | {summary['people']} | 100 % | {summary['written']} are in the files |",
+        "",
+        "Each person of the source is in exactly one row; `index/*.parquet` says which, and why.",
+        "",
+        "## Gate",
+        "",
+        "| limit | value |",
+        "|---|---|",
+        *(
+            f"| {limit.meaning}, {'at least' if limit.least else 'at most'} | "
+            f"{'not asked' if gate[limit.setting] is None else gate[limit.setting]} {limit.unit} |"
+            for limit in LIMITS
+        ),
+        "",
+        "Reasons why people are not refined (one person can have several):",
+        "",
+        *(f"- {word}: {count}" for word, count in summary["reasons"].items()),
+        "",
+        "## Provenance",
+        "",
+        f"- torch {provenance['torch']}, numpy {provenance['numpy']}, Python {provenance['python']}",
+        *(f"- {name}: sha256 {digest}" for name, digest in provenance["model_files"].items()),
+        f"- settings (sha256 {provenance['fingerprint']}):",
+        "",
+        "```json",
+        json.dumps(settings, indent=2, sort_keys=True),
+        "```",
+        "",
+        "## Conventions and limits",
+        "",
+        "Camera frame x right, y down, z forward; metres, radians; axis-angle with the root first; pixel "
+        "(0, 0) is the centre of the top-left pixel. `transl` is the pelvis, `smpl_transl` SMPL's own "
+        "translation. 2D keypoints, boxes, masks and 3D keypoints are the source's, untouched. People whom "
+        "the source does not label are not in it. The source's licence goes on.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,56 @@
+"""What an engine does, and the one that needs nothing: this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from depthfit.pseudo.records import Chunk, ChunkRef
+from depthfit.pseudo.stages import STAGES, Job
+
+
+class Engine(Protocol):
+    """Runs work somewhere. Results come in any order; nothing that matters depends on which engine it is."""
+
+    def each(self, function: Callable[[Job, Any], Any], job: Job, items: Iterable[Any]) -> Iterator[Any]:
+        """Results of ``function(job, item)``, which is of some module's top level."""
+
+    def stream(self, job: Job, chunks: list[ChunkRef]) -> Iterator[Chunk]:
+        """Receipts of chunks that have passed all stages."""
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Begin a call beside the stream; ``collect`` gives its result."""
+
+    def collect(self, wait: bool) -> list[Any]:
+        """Results of submitted calls that are there, or all if ``wait``."""
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+
+
+class LocalEngine:
+    """Everything in this process, one chunk after the other."""
+
+    def __init__(self) -> None:
+        self._done: list[Any] = []
+
+    def each(self, function: Callable[[Job, Any], Any], job: Job, items: Iterable[Any]) -> Iterator[Any]:
+        return (function(job, item) for item in items)
+
+    def stream(self, job: Job, chunks: list[ChunkRef]) -> Iterator[Chunk]:
+        stages = [stage(job) for stage in STAGES] if chunks else []
+        for ref in chunks:
+            chunk = Chunk(ref)
+            for stage in stages:
+                chunk = stage(chunk)
+            yield chunk
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._done.append(function(*arguments))
+
+    def collect(self, wait: bool) -> list[Any]:
+        done, self._done = self._done, []
+        return done
+
+    def close(self) -> None:
+        self._done = []

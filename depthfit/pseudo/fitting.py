@@ -1,0 +1,65 @@
+"""Fitting batches that may not fit into memory, or hold an image that cannot be fitted."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import torch
+
+_log = logging.getLogger(__name__)
+Image = TypeVar("Image")
+Result = TypeVar("Result")
+OUT_OF_MEMORY = "out_of_memory"
+
+
+class HalvingFitter(Generic[Image, Result]):
+    """Halves a batch that runs out of memory, and finds the one image that a fit fails on.
+
+    Once a batch has been too big, later ones are cut to the size that worked.
+
+    Args:
+        fit: From images to a result each.
+
+    Attributes:
+        limit: Images that a batch may have; halvings: how often one was halved for want of memory.
+    """
+
+    def __init__(self, fit: Callable[[list[Image]], Sequence[Result]]) -> None:
+        self._fit = fit
+        self.limit = math.inf
+        self.halvings = 0
+
+    def __call__(self, images: Sequence[Image]) -> list[Result | str]:
+        """A result for each image, or why there is none."""
+        if not images:
+            return []
+        if len(images) > self.limit:
+            size = int(self.limit)
+            parts = [images[k : k + size] for k in range(0, len(images), size)]
+            return [result for part in parts for result in self(part)]
+        try:
+            return list(self._fit(list(images)))
+        # Whatever one image makes a fit raise, the others must finish; it is logged and ends as a reason.
+        except Exception as error:
+            memory = is_out_of_memory(error)
+            if not memory:
+                _log.warning("a batch of %d images failed: %s", len(images), error, exc_info=True)
+            if len(images) == 1:
+                return [OUT_OF_MEMORY if memory else f"fit_error: {type(error).__name__}: {error}"]
+        # Outside the handler: the traceback would hold the tensors that have to go.
+        half = (len(images) + 1) // 2
+        if memory:
+            self.limit, self.halvings = half, self.halvings + 1
+            _log.warning("out of memory with %d images; going on with %d", len(images), half)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        return self(images[:half]) + self(images[half:])
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch may go well."""
+    # torch's CPU allocator raises a plain RuntimeError.
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

@@ -1,0 +1,172 @@
+"""COCO person keypoints: an annotation file and a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from depthfit.errors import InputError
+from depthfit.evidence.files import read_bytes, read_json
+from depthfit.evidence.keypoints import OCCLUDED_CONFIDENCE, KeypointPerson
+from depthfit.joints import COCO17, FEET, KEYPOINTS
+from depthfit.pseudo.labels import NUM_BETAS, NUM_POSE
+from depthfit.pseudo.records import Item, ItemRef, Label, Subject, Unit, UnitPlan, cut_chunks
+from depthfit.pseudo.source import check_folder, decode, depth_file, failed_item, image_evidence, reason, rgb
+
+MAX_PEOPLE = 255
+PERSON_CATEGORY = 1
+EXTENSION = "smpl"
+"""Key of an annotation under which the refined body is written, and from which a run may start."""
+
+
+@dataclass(frozen=True)
+class CocoSource:
+    """Images with their annotated people; crowds and other categories are nobody.
+
+    Attributes:
+        path: The annotation file.
+        images: Folder of its images.
+        depth: Folder with NAME.npz, or ``None``.
+        chunk, shard_images: People in a chunk and images in a unit.
+    """
+
+    path: str
+    images: str
+    depth: str | None
+    chunk: int
+    shard_images: int
+    kind: str = "coco"
+
+    def units(self) -> list[Unit]:
+        check_folder("images", self.images)
+        check_folder("depth", self.depth)
+        count = len(people_by_image(self.path)[0])
+        starts = range(0, count, self.shard_images)
+        return [
+            Unit(f"{k:06d}", self.path, first, min(first + self.shard_images, count))
+            for k, first in enumerate(starts)
+        ]
+
+    def plan(self, unit: Unit) -> UnitPlan:
+        names, people = people_by_image(self.path)
+        items = []
+        for number, name in list(names.items())[unit.first : unit.last]:
+            # The annotations travel with the plan, so that workers need not read the whole file.
+            where = [{k: a.get(k) for k in _NEEDED} for a in people[number]]
+            items.append(ItemRef(name, len(where), where))
+        return UnitPlan(unit, tuple(items), cut_chunks(items, self.chunk))
+
+    def read(self, plan: UnitPlan, chunk: int) -> tuple[list[Item], int]:
+        first, last = plan.chunks[chunk]
+        items, size = [], 0
+        for ref in plan.items[first:last]:
+            item, read = self._read(ref)
+            items.append(item)
+            size += read
+        return items, size
+
+    def pixels(self, plan: UnitPlan, key: str) -> np.ndarray:
+        path = Path(self.images) / key
+        return rgb(path, read_bytes(path))
+
+    def _read(self, ref: ItemRef) -> tuple[Item, int]:
+        path = Path(self.images) / ref.key
+        try:
+            data = read_bytes(path)
+            height, width = decode(path, data).shape[:2]
+        except InputError as error:
+            return failed_item(ref.key, ref.people, reason("image_unreadable", error)), 0
+        subjects = [_subject(k + 1, a) for k, a in enumerate(ref.where)]
+        try:
+            depth = depth_file(self.depth, path.stem, (width, height))
+        except InputError as error:
+            return Item(ref.key, subjects, None, reason("evidence_unusable", error)), len(data)
+        labels = _polygons([a.get("segmentation") for a in ref.where], (height, width))
+        evidence = image_evidence(path, data, (width, height), subjects, labels, depth)
+        return Item(ref.key, subjects, evidence), len(data)
+
+
+_NEEDED = ("id", "keypoints", "foot_kpts", "foot_valid", "segmentation", EXTENSION)
+
+
+@lru_cache(maxsize=1)
+def people_by_image(path: str) -> tuple[dict[int, str], dict[int, list[dict[str, Any]]]]:
+    """File name and people of each image that has any, by its id, in order of ids.
+
+    Raises:
+        InputError: The file is no COCO annotation file.
+    """
+    content = read_json(Path(path))
+    fix = "Give COCO annotations: a dict with images and annotations."
+    try:
+        names = {int(i["id"]): str(i["file_name"]) for i in content["images"]}
+        people: dict[int, list[dict[str, Any]]] = {}
+        for entry in content["annotations"]:
+            if is_person(entry):
+                people.setdefault(int(entry["image_id"]), []).append(entry)
+    except (TypeError, KeyError, ValueError) as error:
+        found = f"not as in COCO ({type(error).__name__}: {error})"
+        raise InputError(path, "images, annotations", found, fix) from error
+    missing = sorted(set(people) - set(names))
+    if missing:
+        raise InputError(path, "image_id", f"{missing[0]} is not in images", "List the image there.")
+    return {k: names[k] for k in sorted(people)}, people
+
+
+def is_person(entry: dict[str, Any]) -> bool:
+    """Whether an annotation is one person."""
+    return not entry.get("iscrowd") and entry.get("category_id", PERSON_CATEGORY) == PERSON_CATEGORY
+
+
+def _subject(number: int, entry: dict[str, Any]) -> Subject:
+    try:
+        xy, confidence = np.zeros((len(KEYPOINTS), 2)), np.zeros(len(KEYPOINTS))
+        _fill(xy, confidence, entry.get("keypoints"), COCO17)
+        if entry.get("foot_valid"):
+            _fill(xy, confidence, entry.get("foot_kpts"), FEET)
+        label = _label(entry.get(EXTENSION))
+    except (TypeError, ValueError) as error:
+        return Subject(number, None, None, f"label_unusable: {error}")
+    if not np.isfinite(xy).all() or not np.isfinite(confidence).all():
+        return Subject(number, None, None, "evidence_not_finite: keypoints")
+    found = confidence.any()
+    person = KeypointPerson(xy, confidence) if found else None
+    return Subject(number, person, label, "" if found else "no_keypoints")
+
+
+def _fill(xy: np.ndarray, confidence: np.ndarray, values: Any, names: Sequence[str]) -> None:
+    if values is None:
+        return
+    points = np.asarray(values, dtype=np.float64).reshape(len(names), 3)
+    index = [KEYPOINTS.index(name) for name in names]
+    xy[index] = points[:, :2]
+    flags = points[:, 2]
+    confidence[index] = np.where(flags == 1, OCCLUDED_CONFIDENCE, np.minimum(flags, 1.0))
+    xy[confidence == 0] = 0
+
+
+def _label(value: Any) -> Label | None:
+    if not isinstance(value, dict):
+        return None
+    pose = np.asarray(value["pose"], dtype=np.float64).reshape(NUM_POSE)
+    betas = np.asarray(value["betas"], dtype=np.float64).reshape(NUM_BETAS)
+    if not (np.isfinite(pose).all() and np.isfinite(betas).all()):
+        raise ValueError(f"{EXTENSION}: numbers that are not finite")
+    return Label(pose, betas)
+
+
+def _polygons(segmentations: list[Any], shape: tuple[int, int]) -> np.ndarray | None:
+    """Label mask (H, W) of people's polygons; the one listed first is on top."""
+    labels = np.zeros(shape, np.uint8)
+    for number, polygons in reversed(list(enumerate(segmentations[:MAX_PEOPLE], 1))):
+        # Run-length masks, which COCO uses for crowds, are no polygons.
+        if isinstance(polygons, list):
+            rings = [np.rint(np.reshape(p, (-1, 2))).astype(np.int32) for p in polygons if len(p) >= 6]
+            cv2.fillPoly(labels, rings, int(number))
+    return labels if labels.any() else None
