@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "depthfit.tokens.evaluate",
     ),
     ("depthfit.evidence",),
+    ("depthfit.perception",),
     ("depthfit.raster",),
     ("depthfit.state",),
     ("depthfit.residuals",),

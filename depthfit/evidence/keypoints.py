@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from depthfit.errors import InputError
+from depthfit.evidence.coco import coco_entries
 from depthfit.evidence.files import read_json, suggest
 from depthfit.joints import FEET, KEYPOINT_FORMATS, KEYPOINTS, OKS_SIGMA
 
 OCCLUDED_CONFIDENCE = 0.5
 """Confidence of a COCO annotation with v = 1: labelled, but not visible."""
-PERSON_CATEGORY = 1
 NOISE_FACTOR = 0.35
 """Error of a good detector in units of COCO's annotation spread."""
 AREA_PER_BOX = 0.8
@@ -86,9 +86,9 @@ def read_openpose(path: Path, keypoint_format: str) -> list[KeypointPerson]:
     for i, person in enumerate(people):
         field = f"people[{i}].pose_keypoints_2d"
         values = person.get("pose_keypoints_2d") if isinstance(person, dict) else None
-        triples = _triples(path, field, values, len(names), keypoint_format)
+        triples = check_triples(path, field, values, len(names), keypoint_format)
         _check_pixels(path, field, triples)
-        result.append(_person(names, triples))
+        result.append(keypoint_person(names, triples))
     return [person for person in result if person.found.any()]
 
 
@@ -113,30 +113,13 @@ def read_coco(
         InputError: the file or one of its entries cannot be used.
     """
     names = format_points(keypoint_format)
-    content = read_json(path)
-    annotated = isinstance(content, dict)
-    entries = content.get("annotations") if annotated else content
-    if not isinstance(entries, list):
-        fix = "Give COCO annotations (a dict with images and annotations) or results (a list)."
-        raise InputError(path, "annotations", f"found a {type(entries).__name__}, not a list", fix)
-    file_names = _file_names(path, content) if annotated else None
+    found = coco_entries(path, match_image)
     people: dict[str, list[KeypointPerson]] = {}
-    strangers: dict[str, None] = {}
-    for i, entry in enumerate(entries):
-        field = f"annotations[{i}]" if annotated else f"[{i}]"
-        if not isinstance(entry, dict):
-            raise InputError(path, field, f"a {type(entry).__name__}", "Each entry is an object.")
-        if entry.get("iscrowd") or entry.get("category_id", PERSON_CATEGORY) != PERSON_CATEGORY:
-            continue
-        image = _image_of(path, field, entry, file_names)
-        name = match_image(image)
-        if name is None:
-            strangers[str(image)] = None
-            continue
-        person = _coco_person(path, field, entry, names, keypoint_format, annotated)
+    for field, entry, name in found.entries:
+        person = _coco_person(path, field, entry, names, keypoint_format, found.annotated)
         if person.found.any():
             people.setdefault(name, []).append(person)
-    return people, list(strangers)
+    return people, found.strangers
 
 
 def keypoint_sigma_px(
@@ -162,8 +145,11 @@ def keypoint_sigma_px(
     return np.where(person.found, sigma / np.where(person.found, person.confidence, 1.0), np.inf)
 
 
-def _person(names: Sequence[str], triples: np.ndarray) -> KeypointPerson:
-    """Reorder (len(names), 3) triples of x, y, confidence. Scores above 1 (pose NMS sums) count as 1."""
+def keypoint_person(names: Sequence[str], triples: np.ndarray) -> KeypointPerson:
+    """A person from (len(names), 3) triples of x, y px and confidence of the points ``names``.
+
+    Points that are not in ``names`` are missing. Scores above 1 (pose NMS sums) count as 1.
+    """
     index = [_INDEX[name] for name in names]
     confidence = np.zeros(len(KEYPOINTS))
     confidence[index] = np.minimum(triples[:, 2], 1.0)
@@ -173,8 +159,12 @@ def _person(names: Sequence[str], triples: np.ndarray) -> KeypointPerson:
     return KeypointPerson(xy, confidence)
 
 
-def _triples(path: Path, field: str, values: Any, points: int, keypoint_format: str) -> np.ndarray:
-    """``points`` checked triples (x, y, c) from a flat list."""
+def check_triples(path: Path, field: str, values: Any, points: int, keypoint_format: str) -> np.ndarray:
+    """``points`` triples (points, 3) of x, y, confidence from a flat list.
+
+    Raises:
+        InputError: of another length, or with entries that are no numbers or no confidences.
+    """
     if not isinstance(values, list) or not all(
         isinstance(v, (int, float)) and not isinstance(v, bool) for v in values
     ):
@@ -205,9 +195,9 @@ def _coco_person(
     path: Path, field: str, entry: dict[str, Any], names: Sequence[str], keypoint_format: str, annotated: bool
 ) -> KeypointPerson:
     where = f"{field}.keypoints"
-    triples = _triples(path, where, entry.get("keypoints"), len(names), keypoint_format)
+    triples = check_triples(path, where, entry.get("keypoints"), len(names), keypoint_format)
     if "foot_kpts" in entry and entry.get("foot_valid", True) and not set(FEET) & set(names):
-        feet = _triples(path, f"{field}.foot_kpts", entry["foot_kpts"], len(FEET), "foot_kpts")
+        feet = check_triples(path, f"{field}.foot_kpts", entry["foot_kpts"], len(FEET), "foot_kpts")
         triples, names = np.concatenate([triples, feet]), (*names, *FEET)
     _check_pixels(path, where, triples)
     if annotated:
@@ -218,25 +208,4 @@ def _coco_person(
             raise InputError(path, where, f"a visibility of {odd:g}", fix)
         triples = triples.copy()
         triples[:, 2] = np.select([flags == 0, flags == 1], [0.0, OCCLUDED_CONFIDENCE], 1.0)
-    return _person(names, triples)
-
-
-def _file_names(path: Path, content: dict[str, Any]) -> dict[Any, str]:
-    images = content.get("images")
-    try:
-        return {image["id"]: str(image["file_name"]) for image in images}  # type: ignore[union-attr]
-    except (TypeError, KeyError) as error:
-        fix = "COCO annotations list their images as objects with id and file_name."
-        raise InputError(path, "images", "missing, or without id and file_name", fix) from error
-
-
-def _image_of(path: Path, field: str, entry: dict[str, Any], file_names: dict[Any, str] | None) -> int | str:
-    """An entry's file name where the file has one for its image_id, else the id itself."""
-    image = entry.get("image_id")
-    if not isinstance(image, (int, str)):
-        raise InputError(path, f"{field}.image_id", f"{image!r}", "Give the id (or file name) of the image.")
-    if file_names is None:
-        return image
-    if image not in file_names:
-        raise InputError(path, f"{field}.image_id", f"{image!r} is not in images", "List the image there.")
-    return file_names[image]
+    return keypoint_person(names, triples)

@@ -1,0 +1,1 @@
+"""What networks see in a photograph: people, keypoints, depth and masks."""

@@ -1,0 +1,68 @@
+"""People's boxes by RT-DETR (Zhao et al., CVPR 2024) of ``transformers``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from depthfit.errors import InputError
+from depthfit.perception.hub import load_network, load_processor
+
+REPO = "PekingU/rtdetr_r50vd_coco_o365"
+PERSON = "person"
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """People found in one image, the surest first.
+
+    Attributes:
+        xyxy: (n, 4) px, x0 y0 x1 y1, in pixel edges: the whole image is (0, 0, W, H).
+        score: (n,) in [0, 1].
+    """
+
+    xyxy: np.ndarray
+    score: np.ndarray
+
+
+class PersonDetector:
+    """RT-DETR, of whose classes only ``person`` counts. In float32: it is small.
+
+    Args:
+        folder: Its files in the hub's layout.
+        device: Where it computes.
+
+    Raises:
+        InputError: The files cannot be used, or the network does not know people.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.model = load_network("RTDetrForObjectDetection", folder, device)
+        self.processor = load_processor("RTDetrImageProcessor", folder)
+        self.device = device
+        names = {str(name).lower(): int(index) for index, name in self.model.config.id2label.items()}
+        if PERSON not in names:
+            found = f"no class {PERSON!r} among {len(names)}"
+            raise InputError(folder, "id2label", found, f"Use a detector that was trained on COCO: {REPO}.")
+        self.person = names[PERSON]
+
+    @torch.inference_mode()
+    def __call__(self, images: list[np.ndarray], min_score: float) -> list[Boxes]:
+        """Boxes in images (H, W, 3) uint8 RGB of any sizes, in one batch."""
+        inputs = self.processor(images=images, return_tensors="pt")
+        output = self.model(pixel_values=inputs["pixel_values"].to(self.device))
+        sizes = [image.shape[:2] for image in images]
+        found = self.processor.post_process_object_detection(output, min_score, target_sizes=sizes)
+        return [self._people(result, size) for result, size in zip(found, sizes, strict=True)]
+
+    def _people(self, result: dict[str, torch.Tensor], size: tuple[int, ...]) -> Boxes:
+        height, width = size
+        keep = result["labels"] == self.person
+        score = result["scores"][keep].cpu().double().numpy()
+        xyxy = np.clip(result["boxes"][keep].cpu().double().numpy(), 0, [width, height, width, height])
+        whole = (xyxy[:, 2:] - xyxy[:, :2] >= 1).all(-1)
+        order = np.argsort(-score[whole], kind="stable")
+        return Boxes(xyxy[whole][order], score[whole][order])
