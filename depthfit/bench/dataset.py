@@ -51,7 +51,7 @@ class DatasetConfig(RunConfig):
         protocol: Names of protocols; empty = those of the data set.
         keypoints2d: dataset (detections that come with it), evidence (yours), or truth (labelled or projected
             keypoints: an upper bound).
-        intrinsics: estimated or true.
+        intrinsics: estimated, or known (the true ones are given to the fit).
         evidence: Folder with SCENE/keypoints, depth, masks and predictions.npz of your own.
         images: link or copy.
         matching: auto (by overlap when init=keypoints, else by number), person or overlap.

@@ -40,7 +40,7 @@ class EvalConfig:
 
     Attributes:
         out: Folder of the tables; null is ``eval`` beside the fits.
-        protocol: smpl24, tokenhmr14, h36m14, emdb24 or tokenhmr-emdb24.
+        protocol: smpl24, tokenhmr14, h36m14, emdb24, tokenhmr-emdb24 or image2d.
         body: Pose both sides again with this body (open, a SMPL file, or a folder of SMPL_{GENDER}.pkl); null
             takes joints and vertices as they are stored.
         gender: Of the fit's body.

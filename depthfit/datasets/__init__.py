@@ -24,7 +24,7 @@ PROTOCOLS = {
     "emdb": ("emdb24", "tokenhmr-emdb24"),
     "bedlam": ("smpl24",),
     "humandata": ("smpl24",),
-    "coco": ("smpl24",),
+    "coco": ("image2d",),
 }
 """Data sets, and the protocols in which their results are usually given."""
 

@@ -25,7 +25,7 @@ from depthfit.datasets.labels import (
 from depthfit.errors import InputError
 
 KEYPOINT_SOURCES = ("dataset", "truth", "evidence")
-CAMERAS = ("true", "estimated")
+CAMERAS = ("known", "estimated")
 KEYPOINT_FORMAT = "body25"
 """Of the keypoint files that this writes."""
 EVIDENCE_PARTS = ("keypoints", "depth", "masks")
@@ -41,7 +41,7 @@ class SceneOptions:
     Attributes:
         keypoints: ``dataset`` (detections that come with it), ``truth`` (labelled or projected keypoints: for
             upper bounds; say so) or ``evidence`` (the folder below).
-        camera: ``true`` writes the intrinsics into cameras.json; ``estimated`` leaves them to be found.
+        camera: ``known`` writes the true intrinsics into cameras.json; ``estimated`` leaves them to be found.
         evidence: A folder with ``SCENE/keypoints``, ``depth``, ``masks`` and ``predictions.npz``, named as
             the scenes' images; ``None`` = none.
         copy: Copy images instead of linking them.
@@ -112,9 +112,9 @@ def _check_options(scene: LabelledScene, options: SceneOptions) -> None:
         raise InputError(scene.name, "keypoints2d", "no 2D detections come with this data set", fix)
     if options.keypoints == "evidence" and options.evidence is None:
         raise InputError("command line", "evidence", "not given", "Name the folder of your detections.")
-    if options.camera == "true" and not np.isfinite(scene.people.K).all():
+    if options.camera == "known" and not np.isfinite(scene.people.K).all():
         fix = "This data set does not tell intrinsics: use intrinsics=estimated."
-        raise InputError(scene.name, "intrinsics", "not known", fix)
+        raise InputError(scene.name, "intrinsics", "not told", fix)
 
 
 def _write(scene: LabelledScene, folder: Path, bodies: Bodies, options: SceneOptions) -> None:
@@ -133,7 +133,7 @@ def _write(scene: LabelledScene, folder: Path, bodies: Bodies, options: SceneOpt
     elif options.keypoints == "truth":
         points = to_body25(true_keypoints(columns))
         _write_keypoints(folder, {name: points[rows] for name, rows in by_image(scene.people)})
-    if options.camera == "true":
+    if options.camera == "known":
         entries = {name: {"K": scene.people.K[rows[0]].tolist()} for name, rows in by_image(scene.people)}
         (folder / "cameras.json").write_text(json.dumps(entries) + "\n")
     if options.evidence is not None:

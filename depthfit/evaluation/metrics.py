@@ -15,6 +15,8 @@ from scipy import stats
 
 Array = NDArray[np.float64]
 MM_PER_M = 1000.0
+MAX_DRAWS = 1_000_000
+"""Groups that a bootstrap draws at a time."""
 
 
 def _points(predicted: ArrayLike, truth: ArrayLike) -> tuple[Array, Array]:
@@ -157,10 +159,7 @@ def bootstrap_interval(
         return whole, whole
     rng = np.random.default_rng(seed)
     if statistic is None:
-        # Sums and sizes of the groups are all that a mean needs, however many people there are.
-        total, size = np.bincount(group, v), np.bincount(group)
-        picks = (rng.integers(count, size=count) for _ in range(resamples))
-        samples = [float(total[pick].sum() / size[pick].sum()) for pick in picks]
+        samples = _resampled_means(v, group, resamples, rng)
     else:
         members = [v[group == g] for g in range(count)]
         draws = rng.integers(count, size=(resamples, count))
@@ -168,6 +167,18 @@ def bootstrap_interval(
     tail = (1 - level) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _resampled_means(values: Array, group: NDArray, resamples: int, rng: np.random.Generator) -> list[float]:
+    """Means of resampled groups. Sums and sizes of the groups are all that they need, however many people
+    there are; a few resamples at a time keep the memory small."""
+    total, size = np.bincount(group, values), np.bincount(group)
+    step = max(1, MAX_DRAWS // len(total))
+    means: list[float] = []
+    while len(means) < resamples:
+        picks = rng.integers(len(total), size=(min(step, resamples - len(means)), len(total)))
+        means += (total[picks].sum(1) / size[picks].sum(1)).tolist()
+    return means
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ PROTOCOLS = {
     p.name: p
     for p in (
         SMPL24,
+        Protocol("image2d", "keypoints in the image alone", "joints", tuple(range(24)), (0,)),
         Protocol(
             "tokenhmr14",
             "TokenHMR's and HMR2.0's 3DPW: joints 25..37 and 43 by SMPL_to_J19, joint 39 at the origin; true "

@@ -211,7 +211,7 @@ def test_a_scene_is_what_a_fit_reads(rng, tmp_path, body_set):
     for folder in "ab":
         formats.write_image(tmp_path / "spec_mtp" / folder / "1.png")
     labelled = open_labels("humandata", tmp_path, path, body_set).read("spec_mtp")
-    options = SceneOptions("truth", "true")
+    options = SceneOptions("truth", "known")
     folder = write_scene(labelled, tmp_path / "scene", body_set.get, options, {"a": 1})
     scene = read_scene(folder, "body25")
     evidence = scene.read("spec_mtp_a_1")
@@ -236,7 +236,7 @@ def test_what_a_data_set_cannot_give_is_an_error(rng, tmp_path, body_set):
     labelled = open_labels("3dpw-tokenhmr", tmp_path, path, body_set).read("imageFiles_a_00")
     scene = tmp_path / "scene"
     for options, match in (
-        (SceneOptions("dataset", "true"), "intrinsics"),
+        (SceneOptions("dataset", "known"), "intrinsics"),
         (SceneOptions("evidence"), "evidence"),
         (SceneOptions("guessed"), "guessed"),
         (SceneOptions(), "no such file"),

@@ -1,0 +1,239 @@
+"""``depthfit eval 3dpw`` and ``depthfit eval FITS TRUTH`` from files to tables, on two tiny sequences."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from depthfit.bench.dataset import DatasetConfig, run_dataset
+from depthfit.bench.scoring import EvalConfig, run_eval
+from depthfit.body.export import export_smplx
+from depthfit.camera import regressor_focal
+from depthfit.cli.main import main
+from depthfit.datasets.labels import truth_columns
+from depthfit.datasets.threedpw import ThreeDPW
+from depthfit.errors import InputError
+from depthfit.evaluation.people import BodySet, pose_body
+from depthfit.evidence.predictions import Predictions, write_predictions
+from depthfit.run import load_config
+from tests.bodies import random_body
+from tests.datasets import formats
+from tests.datasets.conftest import smpl_folder  # noqa: F401
+from tests.run.conftest import FAST
+
+FRAMES, SEQUENCES = 2, ("hall_00", "street_01")
+BEND = Rotation.from_rotvec([0.4, 0, 0])
+
+
+@pytest.fixture(scope="module")
+def bodies(smpl_folder: Path) -> BodySet:  # noqa: F811
+    return BodySet(smpl_folder)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, bodies) -> Path:
+    """3DPW's layout: two people in the first sequence, one in the second."""
+    root = tmp_path_factory.mktemp("data") / "3DPW"
+    for seed, name in enumerate(SEQUENCES):
+        people = [formats.motion(7, FRAMES, "male"), formats.motion(8, FRAMES, "female", (0.9, 0, 0.2))]
+        people = people[: 2 - seed]
+        cameras = np.tile(formats.extrinsics(9, 1), (FRAMES, 1, 1))
+        cameras[:, :3, :3] = np.diag([1.0, -1, -1])
+        shape = (len(people), FRAMES)
+        formats.write_3dpw(
+            root, name, people, cameras, np.ones(shape), np.zeros((*shape, 3, 18)), np.zeros((*shape, 72))
+        )
+    return root
+
+
+@pytest.fixture(scope="module")
+def evidence(root, bodies) -> Path:
+    """Predictions for both sequences: the true pose with bent knees, under the regressor's camera."""
+    folder = root.parent / "evidence"
+    for name in SEQUENCES:
+        people = ThreeDPW(root, bodies.get).read(name).people
+        (folder / name).mkdir(parents=True)
+        write_predictions(folder / name / "predictions.npz", predictions(people, bodies))
+    return folder
+
+
+def predictions(people, bodies: BodySet) -> Predictions:
+    truth = truth_columns(people, bodies.get)
+    box = truth["boxes"]
+    center, side = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]).max(1) * 1.2
+    focal = float(regressor_focal(*formats.SIZE))
+    scale = 2 * 150.0 / (side * people.pelvis[:, 2])
+    middle = (np.array(formats.SIZE) - 1) / 2
+    shift = people.pelvis[:, :2] - np.array([0.0, -0.22]) - 2 * (center - middle) / (side * scale)[:, None]
+    assert focal > 1000
+    return Predictions(
+        imgname=np.array(people.imgname), person=people.person,
+        box_center=center.astype(np.float32), box_size=side.astype(np.float32),
+        pred_cam=np.concatenate([scale[:, None], shift], 1).astype(np.float32),
+        root=Rotation.from_rotvec(people.root).as_matrix().astype(np.float32),
+        pose=bent(people.pose).astype(np.float32), betas=np.zeros((len(people), 10), np.float32),
+    )  # fmt: skip
+
+
+def bent(pose: np.ndarray) -> np.ndarray:
+    rotations = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, 23, 3, 3)
+    rotations[:, 3:5] = rotations[:, 3:5] @ BEND.as_matrix()
+    return rotations
+
+
+def settings(root: Path, out: Path, smpl: Path, evidence: Path, regressor: Path) -> list[str]:
+    return [
+        f"root={root}", f"output.dir={out}", f"models.body={smpl}", "init=predictions", "keypoints2d=truth",
+        f"evidence={evidence}", "intrinsics=known", f"regressors.h36m={regressor}",
+        "protocol=[smpl24,h36m14]", *FAST,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def regressor(root, bodies) -> Path:
+    matrix = np.zeros((17, bodies.get().num_vertices))
+    for row in range(17):
+        matrix[row, 700 * row : 700 * row + 40] = 1 / 40
+    np.save(root.parent / "h36m.npy", matrix)
+    return root.parent / "h36m.npy"
+
+
+@pytest.fixture(scope="module")
+def run(root, smpl_folder, evidence, regressor):  # noqa: F811
+    out = root.parent / "out"
+    arguments = settings(root, out, smpl_folder, evidence, regressor)
+    return out, arguments, run_dataset("3dpw", load_config(arguments, DatasetConfig))
+
+
+def test_the_baseline_s_error_is_the_one_that_was_put_in(run, root, bodies):
+    """The prediction's error, computed apart: neutral body, bent knees, against the gendered truth."""
+    _, _, result = run
+    rows = result.scores["smpl24"].rows
+    assert len(rows) == 3 * FRAMES
+    people = ThreeDPW(root, bodies.get).read(SEQUENCES[0]).people
+    pose = Rotation.from_matrix(bent(people.pose).reshape(-1, 3, 3)).as_rotvec().reshape(-1, 69)
+    (ours, _), _ = pose_body(bodies.get("neutral"), people.root, pose, np.zeros_like(people.betas))
+    for row, person in enumerate(people.person):
+        body = bodies.get(people.gender[row])
+        (theirs, _), _ = pose_body(
+            body, people.root[row : row + 1], people.pose[row : row + 1], people.betas[row : row + 1]
+        )
+        expected = 1000 * np.linalg.norm(ours[row] - theirs[0], axis=-1).mean()
+        found = [
+            r["initial_mpjpe_mm"] for r in rows
+            if r["imgname"] == people.imgname[row] and r["person"] == person
+        ]  # fmt: skip
+        assert found == pytest.approx([expected], abs=0.05)
+        assert expected > 20
+
+
+def test_both_sides_and_both_protocols_stand_in_the_tables(run):
+    out, _, result = run
+    assert not result.failed
+    for name in ("smpl24", "h36m14"):
+        folder = out / "eval" / name
+        text = (folder / "table.md").read_text()
+        assert f"protocol {name}" in text
+        assert "known intrinsics" in text
+        assert "2D from truth" in text
+        with (folder / "rows.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 3 * FRAMES
+        assert all(r["protocol"] == name and r["init"] == "predictions" for r in rows)
+        assert all(r["body"] == "smpl-neutral" for r in rows)
+        assert (folder / "worst.html").is_file()
+    summary = json.loads((out / "eval" / "summary.json").read_text())
+    assert summary["h36m14"]["mpjpe_mm"] != summary["smpl24"]["mpjpe_mm"]
+    assert summary["smpl24"]["focal_percent"]["mean"] < 5  # it was told
+    assert summary["smpl24"]["initial_focal_percent"]["mean"] > 500
+    # Two sequences are two draws of the bootstrap, however many frames they have.
+    interval = summary["smpl24"]["mpjpe_mm"]
+    assert interval["low"] <= interval["mean"] <= interval["high"]
+
+
+def test_a_second_call_fits_nothing_and_scores_anew(run, monkeypatch):
+    out, arguments, result = run
+    before = {path: path.stat().st_mtime_ns for path in (out / "fits").glob("*/parts/*.npz")}
+    assert len(before) == 2 * FRAMES
+    (out / "eval" / "smpl24" / "table.md").unlink()
+    monkeypatch.setattr("depthfit.fit.fitter.Fitter.fit", lambda *_: pytest.fail("fitted again"))
+    again = run_dataset("3dpw", load_config([*arguments, "protocol=[smpl24]"], DatasetConfig))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (out / "eval" / "smpl24" / "table.md").is_file()
+    assert again.scores["smpl24"].summary["mpjpe_mm"] == result.scores["smpl24"].summary["mpjpe_mm"]
+
+
+def test_a_stopped_run_goes_on(run):
+    out, arguments, _ = run
+    part = out / "fits" / SEQUENCES[1] / "parts" / f"{SEQUENCES[1]}_00001.npz"
+    other = out / "fits" / SEQUENCES[0] / "parts" / f"{SEQUENCES[0]}_00000.npz"
+    kept = other.stat().st_mtime_ns
+    part.unlink()
+    result = run_dataset("3dpw", load_config(arguments, DatasetConfig))
+    assert part.is_file()
+    assert other.stat().st_mtime_ns == kept
+    assert result.scores["smpl24"].summary["missing"] == 0
+
+
+def test_other_settings_are_not_mixed_in(run):
+    _, arguments, _ = run
+    with pytest.raises(InputError, match=r"none could be used.*other settings"):
+        run_dataset("3dpw", load_config([*arguments, "intrinsics=estimated"], DatasetConfig))
+
+
+def test_a_bad_sequence_does_not_cost_the_others(run, root, tmp_path, capsys):
+    _, arguments, _ = run
+    folder = tmp_path / "3DPW"
+    for part in ("sequenceFiles", "imageFiles"):
+        (folder / part).parent.mkdir(exist_ok=True)
+        (folder / part).symlink_to(root / part)
+    (folder / "sequenceFiles").unlink()
+    test = folder / "sequenceFiles" / "test"
+    test.mkdir(parents=True)
+    (test / f"{SEQUENCES[1]}.pkl").symlink_to(root / "sequenceFiles" / "test" / f"{SEQUENCES[1]}.pkl")
+    (test / "broken.pkl").write_bytes(b"no pickle")
+    changed = [f"root={folder}", f"output.dir={tmp_path / 'out'}", "every=2", "protocol=[smpl24]"]
+    assert main(["eval", "3dpw", *arguments, *changed]) == 1
+    printed = capsys.readouterr()
+    assert "left out broken" in printed.err
+    assert "| MPJPE, mm |" in printed.out
+
+
+def test_what_a_protocol_needs_is_asked_for_before_anything_is_fitted(run, tmp_path):
+    _, arguments, _ = run
+    out = tmp_path / "out"
+    wanted = [*arguments, f"output.dir={out}", "protocol=[tokenhmr14]"]
+    with pytest.raises(InputError, match=r"regressors\.j19"):
+        run_dataset("3dpw", load_config(wanted, DatasetConfig))
+    with pytest.raises(InputError, match="topology"):
+        run_dataset(
+            "3dpw",
+            load_config([*wanted, "true_body=open", f"models.body={_small(tmp_path)}"], DatasetConfig),
+        )
+    assert not out.exists()
+
+
+def _small(folder: Path) -> str:
+    """A SMPL file of another mesh."""
+    export_smplx(random_body(), folder / "SMPL_NEUTRAL.pkl")
+    return str(folder / "SMPL_NEUTRAL.pkl")
+
+
+def test_one_saved_fit_is_scored_by_its_files(run, tmp_path, capsys, smpl_folder):  # noqa: F811
+    out, _, result = run
+    fits, truth = out / "fits" / SEQUENCES[0] / "fits.npz", out / "scenes" / SEQUENCES[0] / "ground_truth.npz"
+    arguments = [str(fits), str(truth), f"body={smpl_folder}", f"out={tmp_path}", "protocol=emdb24"]
+    assert main(["eval", *arguments]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["protocol"]["name"] == "emdb24"
+    assert printed["people"] == 2 * FRAMES
+    assert (tmp_path / "rows.csv").is_file()
+    direct = run_eval(str(fits), str(truth), EvalConfig(out=str(tmp_path / "x"), matching="overlap"))
+    rows = result.scores["smpl24"].rows[: 2 * FRAMES]
+    assert direct["mpjpe_mm"]["mean"] == pytest.approx(np.mean([r["mpjpe_mm"] for r in rows]), abs=0.01)
+    assert main(["eval", str(fits)]) == 2
