@@ -71,6 +71,20 @@ def full_image_translation(
     return torch.cat([pred_cam[..., 1:] + shift, (2 * focal / scale)[..., None]], dim=-1)
 
 
+def box_camera(
+    translation: Tensor, box_center: Tensor, box_size: Tensor, image_size: Tensor, focal: Tensor
+) -> Tensor:
+    """Crop camera (*b, 3) = (s, tx, ty) of a body at ``translation`` (*b, 3) m: the inverse of the above.
+
+    For regressors that predict in the whole image's camera (CLIFF, or any other with a focal length of its
+    own): the crop camera says where and how large the body is in the image, and holds no focal length. Other
+    arguments as of ``full_image_translation``, ``focal`` being that of the regressor's own camera.
+    """
+    scale = 2 * focal / translation[..., 2]
+    shift = 2 * (box_center - (image_size - 1) / 2) / scale[..., None]
+    return torch.cat([(scale / box_size)[..., None], translation[..., :2] - shift], dim=-1)
+
+
 def fov_to_focal(fov_degrees: Tensor | float, side: Tensor | float) -> Tensor:
     """Focal length (*b) px that gives a field of view of ``fov_degrees`` (*b) across ``side`` (*b) px."""
     half_angle = torch.as_tensor(fov_degrees) * (math.pi / 360)

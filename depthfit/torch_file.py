@@ -6,6 +6,7 @@ of yacs or of omegaconf; to those names it is given stand-ins that hold what the
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from collections import OrderedDict, defaultdict
@@ -51,6 +52,10 @@ _STAND_INS = [
     ),
     _stand_in("__builtin__", "set", set),
 ]
+
+
+_ASKS = re.compile(r"GLOBAL|Unsupported|Can only")
+"""In torch's words for a file that names a function or class which is not on its list."""
 
 
 def load_torch_file(path: Path, fix: str) -> Any:
@@ -102,6 +107,5 @@ def _known_to_torch(classes: list[Any]) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """What torch found wrong, without its advice to switch the protection off."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    asks = next((line for line in lines if line.startswith(("Unsupported", "Can only"))), None)
+    asks = next((line.strip() for line in str(error).splitlines() if _ASKS.search(line)), None)
     return f"needs to run code ({asks})" if asks else "not a whole torch file"

@@ -87,3 +87,17 @@ def test_focal_from_35mm_by_the_diagonals():
         float(camera.focal_from_35mm(26.0, 4032, 3024))
     )
     assert float(camera.focal_from_35mm(26.0, 4032, 3024)) == pytest.approx(26 * 5040 / 43.26661530556787)
+
+
+def test_a_box_camera_and_a_translation_are_each_others_inverse() -> None:
+    """Any focal length: the body keeps its place and its size in the image."""
+    box_center, box_size = torch.tensor([[300.0, 200.0]]), torch.tensor([250.0])
+    size, focal = torch.tensor([[1280.0, 960.0]]), torch.tensor([1600.0])
+    translation = torch.tensor([[-0.7, -0.4, 4.2]])
+    pred_cam = camera.box_camera(translation, box_center, box_size, size, focal)
+    back = camera.full_image_translation(pred_cam, box_center, box_size, size, focal)
+    torch.testing.assert_close(back, translation)
+    assert pred_cam[0, 0] == pytest.approx(2 * 1600 / (250 * 4.2))
+    regressors = camera.regressor_focal(1280, 960)
+    longer = camera.full_image_translation(pred_cam, box_center, box_size, size, regressors[None])
+    assert longer[0, 2] / regressors == pytest.approx(4.2 / 1600)

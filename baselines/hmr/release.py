@@ -78,8 +78,8 @@ def find_files(release: Release, files: RegressorFiles) -> FoundFiles:
     if checkpoint is None:
         raise _missing(release, files, "checkpoint", release.checkpoint)
     beside = [folder / MODEL_CONFIG for folder in (checkpoint.parent, checkpoint.parent.parent)]
-    config = Path(files.config) if files.config else next((p for p in beside if p.is_file()), None)
-    if config is None or not config.is_file():
+    config = Path(files.config) if files.config else next((p for p in beside if p.is_file()), beside[0])
+    if not config.is_file():
         raise _missing(release, files, "config", MODEL_CONFIG, f"{beside[0]} or {beside[1]}")
     tokenizer = None
     if release.tokens:
@@ -92,6 +92,8 @@ def find_files(release: Release, files: RegressorFiles) -> FoundFiles:
 def _locate(release: Release, files: RegressorFiles, setting: str, name: str) -> Path | None:
     given = getattr(files, setting)
     if given:
+        if not Path(given).is_file():
+            raise _missing(release, files, setting, name)
         return Path(given)
     for folder in _folders(release, files):
         found = sorted(folder.rglob(name))

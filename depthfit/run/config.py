@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from baselines.hmr.release import RegressorFiles
 from depthfit.errors import InputError
 from depthfit.fit.config import FitConfig
 
@@ -48,12 +49,26 @@ class ModelConfig:
 
 
 @dataclass
+class RegressorConfig(RegressorFiles):
+    """How a regressor runs.
+
+    Attributes:
+        batch: People that go through it together.
+        precision: Of its backbone: auto (float16 on a GPU, float32 on a CPU), float32, float16 or bfloat16.
+    """
+
+    batch: int = 16
+    precision: str = "auto"
+
+
+@dataclass
 class RunConfig(FitConfig):
     """All settings of ``run_fit.py``.
 
     Attributes:
         scene: The scene folder.
-        init: An initialiser; ``None`` takes predictions where the scene has them, else keypoints.
+        init: predictions, keypoints, or a regressor (tokenhmr, hmr2) that first writes predictions.npz;
+            ``null`` takes predictions where the scene has them, else keypoints.
         batch: People fitted together, about.
         device: ``auto``, ``cpu`` or ``cuda``.
         overwrite: Fit again what is done.
@@ -68,6 +83,7 @@ class RunConfig(FitConfig):
     seed: int = 0
     output: OutputConfig = field(default_factory=OutputConfig)
     models: ModelConfig = field(default_factory=ModelConfig)
+    regressor: RegressorConfig = field(default_factory=RegressorConfig)
 
 
 def load_config(arguments: Sequence[str], schema: type = RunConfig) -> Any:

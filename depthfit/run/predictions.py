@@ -16,29 +16,17 @@ from baselines.hmr.crop import crop_person
 from baselines.hmr.people import BOXES_FILE, people_of, read_boxes
 from baselines.hmr.predict import Person, PredictionTable, batched
 from baselines.hmr.regressor import Regressor
-from baselines.hmr.release import RegressorFiles, Release, find_files, load_regressor
+from baselines.hmr.release import Release, find_files, load_regressor
 from depthfit.atomic import atomic_path
 from depthfit.errors import InputError
 from depthfit.evidence.files import suggest
 from depthfit.evidence.predictions import write_predictions
 from depthfit.evidence.scene import Scene, read_scene
+from depthfit.run.config import RegressorConfig, RunConfig
 from depthfit.run.device import choose_device
 
 _log = logging.getLogger(__name__)
 PREDICTIONS = "predictions.npz"
-
-
-@dataclass
-class RegressorConfig(RegressorFiles):
-    """How a regressor runs.
-
-    Attributes:
-        batch: People that go through it together.
-        precision: Of its backbone: auto (float16 on a GPU, float32 on a CPU), float32, float16 or bfloat16.
-    """
-
-    batch: int = 16
-    precision: str = "auto"
 
 
 @dataclass
@@ -89,6 +77,26 @@ def release_named(name: str) -> Release:
     if name not in REGRESSORS:
         raise InputError("command line", "init", repr(name), f"Regressors are {', '.join(REGRESSORS)}.")
     return REGRESSORS[name]
+
+
+def scene_with_predictions(scene: Scene, name: str, config: RunConfig) -> Scene:
+    """The scene with a regressor's predictions, which are made and kept in it where it has none.
+
+    Raises:
+        InputError: The scene has the predictions of another program, or they cannot be made.
+    """
+    if scene.predictions is None:
+        settings = vars(config.regressor)
+        keypoints = KeypointSource(config.keypoints.format)
+        export_predictions(
+            scene.root, ExportConfig(**settings, init=name, keypoints=keypoints, device=config.device)
+        )
+        return read_scene(scene.root, config.keypoints.format)
+    if scene.predictions.regressor != name:
+        found = f"made by {scene.predictions.regressor or 'another program'}, not by {name}"
+        fix = f"Use init=predictions, or take the file away to have {name} write it."
+        raise InputError(scene.root / PREDICTIONS, "regressor", found, fix)
+    return scene
 
 
 def export_predictions(root: str | Path, config: ExportConfig) -> ExportSummary:

@@ -20,13 +20,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from baselines import InitContext, initialiser
+from baselines import REGRESSORS, InitContext, initialiser
 from depthfit import __version__
 from depthfit.atomic import atomic_path
 from depthfit.body.load import load_body
 from depthfit.body.model import Body
 from depthfit.errors import InputError
-from depthfit.evidence.scene import ImageEvidence, Scene, read_scene
+from depthfit.evidence.scene import ImageEvidence, read_scene
 from depthfit.fit.adapter import Prediction, image_input
 from depthfit.fit.fitter import Fitter
 from depthfit.fit.result import PersonFit
@@ -35,10 +35,11 @@ from depthfit.run.config import RunConfig
 from depthfit.run.device import choose_device
 from depthfit.run.output import person_row, read_rows, unfitted, write_rows
 from depthfit.run.pictures import write_meshes, write_overlay
+from depthfit.run.predictions import scene_with_predictions
 from depthfit.tokens.load import load_tokenizer
 
 _log = logging.getLogger(__name__)
-NOT_SETTINGS = ("overwrite", "device", "batch", "output.dir")
+NOT_SETTINGS = ("overwrite", "device", "batch", "output.dir", "regressor.batch")
 """Settings that change neither a person's numbers nor what is written of them."""
 
 
@@ -91,8 +92,9 @@ class _SceneRun:
     def __init__(self, config: RunConfig) -> None:
         self.out = Path(config.output.dir)
         assert config.scene is not None
-        self.scene: Scene = read_scene(config.scene, config.keypoints.format)
-        name = config.init or ("keypoints" if self.scene.predictions is None else "predictions")
+        scene = read_scene(config.scene, config.keypoints.format)
+        name = config.init or ("keypoints" if scene.predictions is None else "predictions")
+        self.scene = scene_with_predictions(scene, name, config) if name in REGRESSORS else scene
         self.config = replace(config, init=name, scene=str(Path(config.scene).resolve()))
         self.initialise = initialiser(name)
         device = choose_device(config.device)

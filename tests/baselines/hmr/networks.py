@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,19 @@ FIGURES: dict[str, Any] = json.loads((Path(__file__).parent / "official_figures.
 NAMES = tuple(REGRESSORS)
 
 
+@cache
+def seeded_state(name: str) -> dict[str, Tensor]:
+    return weights(_empty(name).state_dict())
+
+
+def _empty(name: str) -> Network:
+    with torch.device("meta"):
+        return Network(BACKBONE, DECODER, REGRESSORS[name].tokens)
+
+
 def network(name: str) -> Network:
-    model = Network(BACKBONE, DECODER, REGRESSORS[name].tokens)
-    model.load_state_dict(weights(model.state_dict()))
+    model = _empty(name)
+    model.load_state_dict({key: value.clone() for key, value in seeded_state(name).items()}, assign=True)
     return model.eval().requires_grad_(False)
 
 
