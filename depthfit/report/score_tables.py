@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -84,11 +85,21 @@ def _counts(summary: Mapping[str, Any]) -> list[str]:
     for name, levels in summary["coverage"].items():
         stated = ", ".join(f"{share:.0%} inside the {level} interval" for level, share in levels.items())
         out.append(f"- {name}: {stated}")
+    out += _pooled(summary["pck"])
     if order["pairs"]:
         out.append(
             f"- depth order of {order['pairs']} pairs: {order['initial']:.1%} -> {order['refined']:.1%}"
         )
     return out
+
+
+def _pooled(pck: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """PCK as HMR2.0 averages it; the table's is the mean over people."""
+    known = [name for name, value in pck["refined"].items() if math.isfinite(value)]
+    if not known:
+        return []
+    parts = (f"{METRICS[n][0]} {pck['initial'][n]:.1%} -> {pck['refined'][n]:.1%}" for n in known)
+    return [f"- mean over keypoints: {', '.join(parts)}"]
 
 
 def _table(summary: Mapping[str, Any]) -> list[str]:
