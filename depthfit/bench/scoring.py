@@ -41,8 +41,8 @@ class EvalConfig:
     Attributes:
         out: Folder of the tables; null is ``eval`` beside the fits.
         protocol: smpl24, tokenhmr14, h36m14, emdb24, tokenhmr-emdb24 or image2d.
-        body: Pose both sides again with this body (open, a SMPL file, or a folder of SMPL_{GENDER}.pkl); null
-            takes joints and vertices as they are stored.
+        body: Pose both sides again with this body (open, a SMPL file, or a folder of SMPL_{GENDER}.pkl), the
+            truth only where its meshes are not stored; null takes joints and vertices as they are stored.
         gender: Of the fit's body.
         true_body: Of the ground truth; null is the same.
         matching: person (by number) or overlap (by keypoints in the image).

@@ -38,8 +38,8 @@ class Scoring:
 
     Attributes:
         protocol: Which joints, and their origin.
-        bodies: Pose both sides again from their parameters, the truth with its own gender; ``None`` takes
-            joints and vertices as they are stored.
+        bodies: Pose both sides again from their parameters, the truth with its own gender unless its meshes
+            are stored; ``None`` takes joints and vertices as they are stored.
         regressor: (R, V) of a protocol that needs one.
         matching: ``person`` (numbers) or ``overlap`` (keypoints in the image).
         masks: Image name -> (H, W) labels, or ``None`` where there are none; ``None`` leaves the IoU out.
@@ -55,8 +55,10 @@ class Scoring:
 
 
 def side(table: Table, rows: NDArray, prefix: str, scoring: Scoring, truth: bool) -> PosedPeople:
-    """People of a table, posed as the scoring says."""
-    if scoring.bodies is None or any(prefix + name not in table for name in PARAMETERS):
+    """People of a table, posed as the scoring says. A true mesh that is stored is never posed again: it may
+    have what no parameters say, as that of a scanned or synthetic person."""
+    lacking = any(prefix + name not in table for name in PARAMETERS)
+    if scoring.bodies is None or lacking or (truth and "vertices" in table):
         return stored(table, rows, prefix)
     return posed(table, rows, scoring.bodies, prefix, truth)
 

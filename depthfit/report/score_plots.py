@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from depthfit.evaluation.score import Scores
 from depthfit.report.score_tables import METRICS, Stamp
 
 CURVES = ("mpjpe_mm", "pa_mpjpe_mm", "mve_mm", "camera_mpjpe_mm", "distance_percent", "focal_percent")
+WIDE_RANGE = ("camera_mpjpe_mm", "distance_percent", "focal_percent")
+"""A regressor's own camera is wrong by tens of times: these have logarithmic axes."""
+LEAST = 0.01
+"""Errors below this are drawn here on a logarithmic axis, which has no zero."""
+TITLE_CHARACTERS_PER_INCH = 13
 COLOURS = {"initial_": "tab:gray", "": "tab:blue"}
 
 
@@ -39,7 +45,8 @@ def write_plots(folder: Path, scores: Scores, stamp: Stamp) -> list[Path]:
         figures["coverage"] = _coverage(Figure, scores)
     paths = []
     for name, figure in figures.items():
-        figure.suptitle(title, fontsize=8)
+        wide = int(figure.get_figwidth() * TITLE_CHARACTERS_PER_INCH)
+        figure.suptitle(textwrap.fill(title, wide), fontsize=8)
         path = folder / f"{name}.png"
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=110)
@@ -66,10 +73,16 @@ def _curves(figure_class: Any, scores: Scores, columns: list[str]) -> Any:
             if values is None:
                 continue
             ordered = np.sort(values) * factor
+            if column in WIDE_RANGE:
+                ordered = np.maximum(ordered, LEAST)
             label = "prediction" if prefix else "refined"
             axes.plot(ordered, np.arange(1, len(ordered) + 1) / len(ordered), color=colour, label=label)
             limit = max(limit, float(np.quantile(ordered, 0.95)))
-        axes.set(xlabel=f"{name}, {unit}", ylabel="share of people", xlim=(0, limit or 1), ylim=(0, 1))
+        axes.set(xlabel=f"{name}, {unit}", ylabel="share of people", ylim=(0, 1))
+        if column in WIDE_RANGE:
+            axes.set_xscale("log")
+        else:
+            axes.set_xlim(0, limit or 1)
         axes.legend(fontsize=7)
     return figure
 
