@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor
 
 from baselines import REGRESSORS
 from baselines.hmr.backbone import CROP_PIXELS, BackboneSize
@@ -21,7 +20,11 @@ from depthfit.joints import NUM_JOINTS
 from depthfit.tokens.load import load_tokenizer
 from depthfit.tokens.vqvae import CODE_DIM, NUM_CODES, NUM_TOKENS
 
-WEIGHT_STD = 0.02
+WEIGHT_STD, READOUT_STD = 0.02, 0.0005
+READOUTS = tuple(
+    f"{name}.weight" for name in ("deccam", "decshape", "decpose", "decpose_grot", "decpose_hands")
+)
+"""Their weights are small, so that a random person stays near the mean one, in the middle of the crop."""
 MEAN_CAMERA = (0.9, 0.0, 0.0)
 UPRIGHT_6D = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 """A body that stands upright in a camera whose y axis points down, facing it; rows and columns alike."""
@@ -32,22 +35,21 @@ def regressor_stage(config: PerceptionConfig, device: torch.device) -> Iterator[
     """Both regressors, from normalised crops to SMPL parameters on the host, with each batch size."""
     dtype = choose_precision(config.precision, device)
     for release in REGRESSORS.values():
-        start_memory(device)
-        network = random_network(release.tokens, device, dtype, config.seed)
-        tokenizer = load_tokenizer().to(device) if release.tokens else None
-        regressor = Regressor(network, tokenizer)
-        count = sum(p.numel() for p in network.parameters())
         for batch in config.batches:
-            crops = torch.rand(batch, 3, CROP_PIXELS, CROP_PIXELS)
+            yield _measured(release, batch, config, device, dtype)
 
-            def run(crops: Tensor = crops, regressor: Regressor = regressor) -> object:
-                return regressor(crops.to(device)).to("cpu")
 
-            images, seconds = measure(device, batch, config.images, run)
-            name = str(dtype).removeprefix("torch.")
-            peak = peak_memory(device)
-            yield StageRow("regressor", release.title, count, name, batch, images, seconds, peak)
-        del network, regressor
+def _measured(
+    release: Release, batch: int, config: PerceptionConfig, device: torch.device, dtype: torch.dtype
+) -> StageRow:
+    start_memory(device)
+    network = random_network(release.tokens, device, dtype, config.seed)
+    regressor = Regressor(network, load_tokenizer().to(device) if release.tokens else None)
+    crops = torch.rand(batch, 3, CROP_PIXELS, CROP_PIXELS)
+    images, seconds = measure(device, batch, config.images, lambda: regressor(crops.to(device)).to("cpu"))
+    count = sum(p.numel() for p in network.parameters())
+    name = str(dtype).removeprefix("torch.")
+    return StageRow("regressor", release.title, count, name, batch, images, seconds, peak_memory(device))
 
 
 def random_network(
@@ -66,7 +68,8 @@ def random_network(
     with torch.no_grad():
         for name, value in network.state_dict().items():
             if value.ndim > 1:
-                value.normal_(0, WEIGHT_STD, generator=generator)
+                std = READOUT_STD if name.endswith(READOUTS) else WEIGHT_STD
+                value.normal_(0, std, generator=generator)
             else:
                 value.fill_(1.0 if name.endswith("weight") else 0.0)
         head = network.smpl_head
