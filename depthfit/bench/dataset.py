@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from baselines import REGRESSORS
+from baselines.hmr.release import find_files
 from depthfit.atomic import atomic_path
 from depthfit.bench.scoring import RegressorFiles, build_scoring, mask_reader
 from depthfit.datasets import PROTOCOLS, DatasetSource, open_dataset
@@ -106,6 +108,9 @@ def run_dataset(name: str, config: DatasetConfig) -> DatasetResult:
         raise InputError("command line", "root", "not given", "Name the data set's folder: root=FOLDER.")
     if config.images not in IMAGES:
         raise InputError("command line", "images", repr(config.images), f"Use one of: {', '.join(IMAGES)}.")
+    if config.init in REGRESSORS:
+        # Found out here, not after the first scene was made.
+        find_files(REGRESSORS[config.init], config.regressor)
     bodies = BodySet(config.models.body, config.models.gender, config.true_body)
     labels = None if config.labels is None else Path(config.labels)
     source = DatasetSource(name, Path(config.root), labels, config.split, config.every)

@@ -30,6 +30,8 @@ CHUNK = 128
 VISIBLE = 0.5
 """Least confidence of a labelled keypoint that counts, as HMR2.0 has it."""
 MM_PER_M = 1000.0
+PREFIXES = ("", "initial_")
+"""Of the columns of the fit and of the prediction."""
 
 
 @dataclass(frozen=True)
@@ -63,26 +65,35 @@ def side(table: Table, rows: NDArray, prefix: str, scoring: Scoring, truth: bool
     return posed(table, rows, scoring.bodies, prefix, truth)
 
 
-def body_errors(source: str | Path, fits: Table, truth: Table, scoring: Scoring, prefix: str) -> Columns:
-    """Columns of joints, mesh and place of N matched rows, a few people at a time."""
+def body_errors(source: str | Path, fits: Table, truth: Table, scoring: Scoring) -> Columns:
+    """Columns of joints, mesh and place of N matched rows, of the fit and (``initial_``) the prediction.
+
+    A few people at a time, each true body posed once.
+    """
     count = len(fits["imgname"])
-    parts = [
-        _body_errors(source, fits, truth, np.arange(first, min(first + CHUNK, count)), scoring, prefix)
-        for first in range(0, count, CHUNK)
-    ]
+    parts = []
+    for first in range(0, count, CHUNK):
+        rows = np.arange(first, min(first + CHUNK, count))
+        theirs = side(truth, rows, "", scoring, True)
+        labels = truth["label_joints"][rows] if "label_joints" in truth else None
+        true_points = _points(theirs, scoring, labels)
+        part: Columns = {}
+        for prefix in PREFIXES:
+            ours = side(fits, rows, prefix, scoring, False)
+            check_topology(source, ours, theirs)
+            found = _compare(ours, theirs, _points(ours, scoring), true_points, scoring.protocol)
+            part.update({prefix + name: values for name, values in found.items()})
+        parts.append(part)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _body_errors(
-    source: str | Path, fits: Table, truth: Table, rows: NDArray, scoring: Scoring, prefix: str
-) -> Columns:
-    ours, theirs = side(fits, rows, prefix, scoring, False), side(truth, rows, "", scoring, True)
-    check_topology(source, ours, theirs)
-    wanted, regressor = scoring.protocol, scoring.regressor
+def _points(people: PosedPeople, scoring: Scoring, labels: NDArray | None = None) -> NDArray[np.float64]:
     neutral = None if scoring.bodies is None else scoring.bodies.get()
-    labels = truth["label_joints"][rows] if "label_joints" in truth else None
-    a = protocol_points(wanted, ours, regressor, neutral)
-    b = protocol_points(wanted, theirs, regressor, neutral, labels)
+    return protocol_points(scoring.protocol, people, scoring.regressor, neutral, labels)
+
+
+def _compare(ours: PosedPeople, theirs: PosedPeople, a: NDArray, b: NDArray, wanted: Protocol) -> Columns:
+    """Columns of one side, whose candidate joints are ``a`` (N, R, 3) against the true ``b``."""
     root_a, root_b = origin(wanted, a), origin(wanted, b)
     chosen = list(wanted.joints)
     joints, true_joints = (a - root_a[:, None])[:, chosen], (b - root_b[:, None])[:, chosen]
@@ -90,8 +101,8 @@ def _body_errors(
     columns = {
         "mpjpe_mm": metrics.mean_distance(joints, true_joints),
         "pa_mpjpe_mm": known_only(metrics.pa_mpjpe, joints, true_joints),
-        "mve_mm": np.full(len(rows), np.nan),
-        "pa_mve_mm": np.full(len(rows), np.nan),
+        "mve_mm": np.full(len(a), np.nan),
+        "pa_mve_mm": np.full(len(a), np.nan),
         "camera_mpjpe_mm": metrics.mean_distance(placed, truly_placed),
         "pelvis_mm": metrics.pelvis_error(ours.pelvis, theirs.pelvis),
         "distance_mm": np.abs(ours.pelvis[:, 2] - theirs.pelvis[:, 2]) * MM_PER_M,

@@ -26,6 +26,7 @@ ERRORS = (
 own camera."""
 SHARES = (*PCK, "iou")
 """Columns of which more is better; also with ``initial_...``."""
+MEASURES = (*ERRORS, *SHARES)
 LABELS = ("imgname", "person", "status", "accepted")
 LEVELS = (0.68, 0.95)
 NOT_BY_PERSON = ("keypoint_names", "faces")
@@ -75,17 +76,17 @@ def score_tables(fits: Table, truth: Table, scoring: Scoring, source: str | Path
         )
     missing = len(truth["imgname"]) - len(f_index)
     fits, truth = take(fits, f_index), take(truth, t_index)
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, np.ndarray] = errors.body_errors(source, fits, truth, scoring)
     pooled: dict[str, dict[str, float]] = {}
-    for prefix in ("", "initial_"):
+    for prefix in errors.PREFIXES:
         found = {
-            **errors.body_errors(source, fits, truth, scoring, prefix),
             **errors.camera_errors(fits, truth, prefix),
             **errors.keypoint_errors(fits, truth, prefix),
             "iou": errors.silhouettes(fits, scoring, prefix),
         }
-        columns.update({prefix + name: found[name] for name in (*ERRORS, *SHARES)})
+        columns.update({prefix + name: values for name, values in found.items()})
         pooled[prefix or "refined"] = errors.pooled_pck(fits, truth, prefix)
+    columns = {prefix + name: columns[prefix + name] for prefix in errors.PREFIXES for name in MEASURES}
     labels: dict[str, np.ndarray] = {name: fits[name] for name in LABELS if name in fits}
     groups = truth["group"].astype(str) if "group" in truth else stems(truth)
     table = {**labels, **columns}
@@ -161,7 +162,7 @@ def _summary(columns: Table, labels: Table, groups: NDArray) -> dict[str, Any]:
 
 def _differences(columns: Table, groups: NDArray) -> dict[str, dict[str, float]]:
     out = {}
-    for name in (*ERRORS, *SHARES):
+    for name in MEASURES:
         refined, initial = np.abs(columns[name]), np.abs(columns[f"initial_{name}"])
         known = np.isfinite(refined) & np.isfinite(initial)
         if known.any():

@@ -210,6 +210,9 @@ def test_what_a_protocol_needs_is_asked_for_before_anything_is_fitted(run, tmp_p
     wanted = [*arguments, f"output.dir={out}", "protocol=[tokenhmr14]"]
     with pytest.raises(InputError, match=r"regressors\.j19"):
         run_dataset("3dpw", load_config(wanted, DatasetConfig))
+    absent = [*arguments, f"output.dir={out}", "init=tokenhmr", f"regressor.folder={tmp_path}"]
+    with pytest.raises(InputError, match="tokenhmr_model"):
+        run_dataset("3dpw", load_config(absent, DatasetConfig))
     with pytest.raises(InputError, match="topology"):
         run_dataset(
             "3dpw",

@@ -203,6 +203,18 @@ def test_labelled_joints_stand_in_smpl_s_frame(posed_tables):
     assert row["mve_mm"] == pytest.approx(0, abs=1e-2)
 
 
+def test_a_stored_true_mesh_is_never_posed_again(posed_tables, bodies):
+    """Scans and synthetic people have what no parameters say."""
+    fits, truth = posed_tables
+    joints, vertices = mesh("neutral", truth, 0)
+    place = truth["transl"][:, None]
+    truth["joints"] = np.tile(joints, (3, 1, 1)) + place
+    truth["vertices"] = np.tile(vertices, (3, 1, 1)) + place + 0.05 * (np.arange(len(vertices)) % 2)[:, None]
+    row = score_tables(fits, truth, Scoring(bodies=bodies), "x").rows[0]
+    assert row["mpjpe_mm"] == pytest.approx(0, abs=1e-2)
+    assert row["mve_mm"] == pytest.approx(25 * np.sqrt(3), abs=0.1)
+
+
 def test_people_of_unknown_place_have_no_camera_error(posed_tables, bodies):
     fits, truth = posed_tables
     truth["transl"] = np.full((3, 3), np.nan)
