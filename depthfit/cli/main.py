@@ -7,12 +7,27 @@ import sys
 from collections.abc import Callable, Sequence
 
 from depthfit import __version__
-from depthfit.cli import bench, body, evaluate, fit, predictions, pseudo_gt, synth, tokenizer
+from depthfit.cli import (
+    bench,
+    body,
+    check,
+    evaluate,
+    fit,
+    photos,
+    predictions,
+    prepare,
+    pseudo_gt,
+    synth,
+    tokenizer,
+)
 from depthfit.errors import DepthfitError
 
 Command = Callable[[Sequence[str]], int]
 COMMANDS: dict[str, tuple[Command, str]] = {
     "fit": (fit.run, "refine the people of a scene folder; without arguments, the embedded demo"),
+    "check": (check.run, "say which models of others are here, what for, and where to get them"),
+    "prepare": (prepare.run, "make a scene folder from photographs: people, keypoints, depth, masks"),
+    "run": (photos.run, "prepare and fit in one: from photographs to fits"),
     "predictions": (predictions.run, "have TokenHMR or HMR2.0 predict the people of a scene folder"),
     "synth": (synth.run, "make a scene folder with ground truth and noisy evidence"),
     "eval": (evaluate.run, "score a saved fit against a ground truth"),

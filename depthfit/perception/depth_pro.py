@@ -16,7 +16,6 @@ import importlib.util
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +25,8 @@ from torch import Tensor
 
 from depthfit.atomic import atomic_path
 from depthfit.errors import InputError
-from depthfit.perception.hub import CONFIG, WEIGHTS, HubModel, half_on, load_network
+from depthfit.perception.hub import CONFIG, WEIGHTS, HubModel, first_line, half_on, load_network
+from depthfit.torch_file import load_torch_file
 
 REPO = "apple/DepthPro-hf"
 PACKAGE_FILE = "depth_pro.pt"
@@ -99,14 +99,15 @@ class PackageDepthPro:
 
     def __init__(self, checkpoint: Path, device: torch.device) -> None:
         package = importlib.import_module("depth_pro.depth_pro")
-        # Their own loading does without the safeguards of `weights_only` on older versions of torch.
+        # Their own loading lets a checkpoint run code on older versions of torch.
         config = dataclasses.replace(package.DEFAULT_MONODEPTH_CONFIG_DICT, checkpoint_uri=None)
         model, _ = package.create_model_and_transforms(config, torch.device("cpu"))
         fix = f"Fetch {PACKAGE_FILE} again: {PACKAGE_PAGE}"
+        weights = load_torch_file(checkpoint, fix)
         try:
-            model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True), strict=True)
-        except (OSError, RuntimeError, UnpicklingError, EOFError, TypeError, AttributeError) as error:
-            found = f"not the weights of Depth Pro ({str(error).strip().splitlines()[0]})"
+            model.load_state_dict(weights, strict=True)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            found = f"not the weights of Depth Pro ({first_line(error)})"
             raise InputError(checkpoint, "weights", found, fix) from error
         self.model = model.to(device, half_on(device)).eval().requires_grad_(False)
         self.side = int(model.img_size)

@@ -79,7 +79,7 @@ class HubModel:
             ValueError,
             RuntimeError,
         ) as error:  # what the hub's client raises, its own among them
-            raise self._unreachable(models, f"the hub cannot be reached ({_first_line(error)})") from error
+            raise self._unreachable(models, f"the hub cannot be reached ({first_line(error)})") from error
         assert folder is not None
         lacking = self.lacking(folder)
         if lacking:
@@ -121,7 +121,7 @@ def load_network(
         )
     except Exception as error:  # each version raises other kinds for the same faults of a file
         fix = f"Fetch the files of this folder again; they must be those of a {class_name}."
-        raise InputError(folder, "weights", f"cannot be loaded ({_first_line(error)})", fix) from error
+        raise InputError(folder, "weights", f"cannot be loaded ({first_line(error)})", fix) from error
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
@@ -138,13 +138,17 @@ def load_processor(class_name: str, folder: Path) -> Any:
     Raises:
         InputError: Its settings cannot be read.
     """
-    # Since version 5 the plain name stands for torchvision's variant, and another class does without.
-    cls = getattr(_import("transformers"), f"{class_name}Pil", None) or transformers_class(class_name)
     try:
-        return cls.from_pretrained(folder, local_files_only=True)
+        return processor_class(class_name).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
         fix = "Fetch the file again."
-        raise InputError(folder / PROCESSOR, "settings", _first_line(error), fix) from error
+        raise InputError(folder / PROCESSOR, "settings", first_line(error), fix) from error
+
+
+def processor_class(name: str) -> Any:
+    """The variant of an image processor that does without torchvision, in any version of ``transformers``."""
+    # Since version 5 the plain name stands for torchvision's variant, and another class does without.
+    return getattr(_import("transformers"), f"{name}Pil", None) or transformers_class(name)
 
 
 def transformers_class(name: str) -> Any:
@@ -156,7 +160,7 @@ def transformers_class(name: str) -> Any:
     package = _import("transformers")
     found = getattr(package, name, None)
     if found is None:
-        fix = 'Run pip install -U "transformers>=4.48".'
+        fix = 'Run pip install -U "transformers>=4.57".'
         raise InputError("transformers", name, f"version {package.__version__} does not have it", fix)
     return found
 
@@ -174,6 +178,7 @@ def _import(package: str) -> Any:
         raise InputError(package, "package", "not installed", fix) from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
