@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,13 +84,17 @@ def find_files(release: Release, files: RegressorFiles) -> FoundFiles:
         raise _missing(release, files, "config", MODEL_CONFIG, f"{beside[0]} or {beside[1]}")
     tokenizer = None
     if release.tokens:
-        tokenizer = _locate(release, files, "tokenizer", TOKENIZER)
+        tokenizer = _locate(release, files, "tokenizer", TOKENIZER, checkpoint)
         if tokenizer is None:
             raise _missing(release, files, "tokenizer", TOKENIZER)
-    return FoundFiles(checkpoint, config, tokenizer, _locate(release, files, "mean_params", MEAN_PARAMS))
+    mean_params = _locate(release, files, "mean_params", MEAN_PARAMS, checkpoint)
+    return FoundFiles(checkpoint, config, tokenizer, mean_params)
 
 
-def _locate(release: Release, files: RegressorFiles, setting: str, name: str) -> Path | None:
+def _locate(
+    release: Release, files: RegressorFiles, setting: str, name: str, beside: Path | None = None
+) -> Path | None:
+    """The named file, or the one of that name in the folders; of several, the nearest to ``beside``."""
     given = getattr(files, setting)
     if given:
         if not Path(given).is_file():
@@ -97,12 +102,20 @@ def _locate(release: Release, files: RegressorFiles, setting: str, name: str) ->
         return Path(given)
     for folder in _folders(release, files):
         found = sorted(folder.rglob(name))
+        if beside is not None and found:
+            shared = [_shared_folders(path, beside) for path in found]
+            found = [path for path, n in zip(found, shared, strict=True) if n == max(shared)]
         if len(found) > 1:
             several = ", ".join(map(str, found))
             raise InputError(folder, name, f"several: {several}", f"Name the one to use: {setting}=FILE.")
         if found:
             return found[0]
     return None
+
+
+def _shared_folders(one: Path, other: Path) -> int:
+    pairs = zip(one.absolute().parts, other.absolute().parts, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _folders(release: Release, files: RegressorFiles) -> list[Path]:

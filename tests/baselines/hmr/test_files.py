@@ -237,6 +237,25 @@ def test_files_that_are_not_there_are_named_with_their_page(tmp_path: Path) -> N
         find_files(release, RegressorFiles(folder=str(tmp_path)))
 
 
+def test_of_several_files_the_one_beside_the_checkpoint_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both downloads bring a smpl_mean_params.npz."""
+    for name in NAMES:
+        write_files(tmp_path / name / "checkpoints", name)
+        np.savez(tmp_path / name / "smpl_mean_params.npz", pose=np.zeros(144))
+    for name in NAMES:
+        found = find_files(REGRESSORS[name], RegressorFiles(folder=str(tmp_path)))
+        assert found.mean_params == tmp_path / name / "smpl_mean_params.npz"
+    # A checkpoint of another place says nothing of them, however the folder is written.
+    moved = write_files(tmp_path.parent / "elsewhere", "hmr2")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"several: .*mean_params=FILE"):
+        find_files(REGRESSORS["hmr2"], RegressorFiles(folder=".", checkpoint=str(moved)))
+    with pytest.raises(InputError, match=r"several: .*mean_params=FILE"):
+        find_files(REGRESSORS["hmr2"], RegressorFiles(folder=str(tmp_path), checkpoint=str(moved)))
+
+
 def test_a_configuration_one_folder_up_is_found(tmp_path: Path) -> None:
     """4D-Humans: .../0/model_config.yaml and .../0/checkpoints/epoch=35-step=1000000.ckpt."""
     path = write_files(tmp_path / "0" / "checkpoints", "hmr2")
