@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -15,11 +17,12 @@ from depthfit.bench.scoring import EvalConfig, run_eval
 from depthfit.body.export import export_smplx
 from depthfit.camera import regressor_focal
 from depthfit.cli.main import main
-from depthfit.datasets.labels import truth_columns
+from depthfit.datasets.labels import true_keypoints, truth_columns
 from depthfit.datasets.threedpw import ThreeDPW
 from depthfit.errors import InputError
 from depthfit.evaluation.people import BodySet, pose_body
 from depthfit.evidence.predictions import Predictions, write_predictions
+from depthfit.joints import COCO17
 from depthfit.run import load_config
 from tests.bodies import random_body
 from tests.datasets import formats
@@ -166,6 +169,55 @@ def test_a_second_call_fits_nothing_and_scores_anew(run, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (out / "eval" / "smpl24" / "table.md").is_file()
     assert again.scores["smpl24"].summary["mpjpe_mm"] == result.scores["smpl24"].summary["mpjpe_mm"]
+
+
+def test_true_masks_give_silhouette_ious(run, evidence):
+    """Masks that are each person's box: a body fills some of it, and the table says how much."""
+    out, arguments, _ = run
+    for name in SEQUENCES:
+        with np.load(out / "scenes" / name / "ground_truth.npz") as truth:
+            boxes, names, people = truth["boxes"], truth["imgname"], truth["person"]
+        (evidence / name / "masks").mkdir(exist_ok=True)
+        for image in np.unique(names):
+            labels = np.zeros(formats.SIZE[::-1], np.uint8)
+            for row in np.flatnonzero(names == image)[::-1]:
+                x0, y0, x1, y1 = boxes[row].round().astype(int).clip(0)
+                labels[y0:y1, x0:x1] = people[row]
+            assert cv2.imwrite(str(evidence / name / "masks" / f"{Path(str(image)).stem}.png"), labels)
+    scored = run_dataset("3dpw", load_config([*arguments, "iou=true", "protocol=[smpl24]"], DatasetConfig))
+    ious = np.array([row["iou"] for row in scored.scores["smpl24"].rows])
+    assert ((ious > 0.15) & (ious < 0.9)).all()
+    assert "mIoU" in (out / "eval" / "smpl24" / "table.md").read_text()
+
+
+def test_a_2d_data_set_has_2d_figures_alone(root, bodies, smpl_folder, tmp_path):  # noqa: F811
+    """COCO made of true projections: points that are fitted are met, and nothing is said of 3D."""
+    people = ThreeDPW(root, bodies.get).read(SEQUENCES[1]).people
+    one = replace(
+        people, imgname=["1.jpg"], person=people.person[:1], gender=people.gender[:1], root=people.root[:1],
+        pose=people.pose[:1], betas=people.betas[:1], pelvis=people.pelvis[:1], K=people.K[:1],
+    )  # fmt: skip
+    points = true_keypoints(truth_columns(one, bodies.get))[0, : len(COCO17)]
+    entry = {"image_id": 1, "keypoints": (points * [1, 1, 2]).ravel().tolist(), "num_keypoints": 17}
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
+    entry |= {"bbox": [*low.tolist(), *(high - low).tolist()], "iscrowd": 0}
+    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [entry]}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    formats.write_image(tmp_path / "images" / "1.jpg")
+    (tmp_path / "evidence" / "coco_000").mkdir(parents=True)
+    write_predictions(tmp_path / "evidence" / "coco_000" / "predictions.npz", predictions(one, bodies))
+    arguments = [
+        f"root={tmp_path / 'images'}", f"labels={tmp_path / 'val.json'}", f"output.dir={tmp_path / 'out'}",
+        f"models.body={smpl_folder}", "init=predictions", "keypoints2d=truth",
+        f"evidence={tmp_path / 'evidence'}", *FAST,
+    ]  # fmt: skip
+    summary = run_dataset("coco", load_config(arguments, DatasetConfig)).scores["image2d"].summary
+    assert summary["people"] == 1
+    assert summary["pck_box_005"]["mean"] > summary["initial_pck_box_005"]["mean"]
+    assert summary["pck_box_010"]["mean"] == 1.0
+    assert summary["pck"]["refined"]["pck_box_010"] == 1.0
+    assert "mpjpe_mm" not in summary
+    assert "focal_percent" not in summary
 
 
 def test_a_stopped_run_goes_on(run):
