@@ -111,7 +111,8 @@ def _compare(ours: PosedPeople, theirs: PosedPeople, a: NDArray, b: NDArray, wan
     }
     if ours.vertices is not None and theirs.vertices is not None:
         columns["mve_mm"] = metrics.vertex_error(ours.vertices, root_a, theirs.vertices, root_b)
-        columns["pa_mve_mm"] = known_only(metrics.pa_vertex_error, ours.vertices, theirs.vertices)
+        by = (ours.joints, theirs.joints) if wanted.vertices_by_joints else ()
+        columns["pa_mve_mm"] = known_only(metrics.pa_vertex_error, ours.vertices, theirs.vertices, *by)
     return columns
 
 
@@ -200,10 +201,10 @@ def silhouettes(fits: Table, scoring: Scoring, prefix: str) -> NDArray[np.float6
     return out
 
 
-def known_only(measure: Callable[[NDArray, NDArray], NDArray], a: NDArray, b: NDArray) -> NDArray:
-    """``measure`` of the rows that are finite on both sides; NaN for the others."""
-    known = np.isfinite(a).all((1, 2)) & np.isfinite(b).all((1, 2))
-    out = np.full(len(a), np.nan)
+def known_only(measure: Callable[..., NDArray], *points: NDArray) -> NDArray:
+    """``measure`` of the rows that are finite in all ``points`` (N, P, 3); NaN for the others."""
+    known = np.logical_and.reduce([np.isfinite(p).all((1, 2)) for p in points])
+    out = np.full(len(known), np.nan)
     if known.any():
-        out[known] = measure(a[known], b[known])
+        out[known] = measure(*(p[known] for p in points))
     return out

@@ -39,23 +39,47 @@ def mean_distance(predicted: ArrayLike, truth: ArrayLike) -> Array:
     return np.linalg.norm(a - b, axis=-1).mean(-1) * MM_PER_M
 
 
-def similarity_align(predicted: ArrayLike, truth: ArrayLike) -> Array:
-    """``predicted`` (*batch, P, 3) moved onto ``truth`` by the least-squares scale, rotation and translation.
+@dataclass(frozen=True)
+class Similarity:
+    """x -> scale R x + shift, for every batch element.
+
+    Attributes:
+        scale: (*batch,); rotation: (*batch, 3, 3); shift: (*batch, 3).
+    """
+
+    scale: Array
+    rotation: Array
+    shift: Array
+
+    def apply(self, points: ArrayLike) -> Array:
+        """Points (*batch, P, 3) moved."""
+        turned = np.asarray(points, np.float64) @ np.swapaxes(self.rotation, -1, -2)
+        return self.scale[..., None, None] * turned + self.shift[..., None, :]
+
+
+def similarity(predicted: ArrayLike, truth: ArrayLike) -> Similarity:
+    """The least-squares scale, rotation and translation of ``predicted`` (*batch, P, 3) onto ``truth``.
 
     The rotation is a proper one: a mirrored body is not turned into its mirror image.
     Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns"
     (PAMI 1991).
     """
     a, b = _points(predicted, truth)
-    mean_a, mean_b = a.mean(-2, keepdims=True), b.mean(-2, keepdims=True)
-    a, b = a - mean_a, b - mean_b
+    mean_a, mean_b = a.mean(-2), b.mean(-2)
+    a, b = a - mean_a[..., None, :], b - mean_b[..., None, :]
     u, singular, vt = np.linalg.svd(np.swapaxes(b, -1, -2) @ a)
     sign = np.ones_like(singular)
     sign[..., 2] = np.sign(np.linalg.det(u @ vt))
     rotation = (u * sign[..., None, :]) @ vt
     spread = (a * a).sum((-1, -2))
     scale = (singular * sign).sum(-1) / np.maximum(spread, np.finfo(np.float64).tiny)
-    return scale[..., None, None] * (a @ np.swapaxes(rotation, -1, -2)) + mean_b
+    moved = scale[..., None] * (rotation @ mean_a[..., None])[..., 0]
+    return Similarity(scale, rotation, mean_b - moved)
+
+
+def similarity_align(predicted: ArrayLike, truth: ArrayLike) -> Array:
+    """``predicted`` (*batch, P, 3) moved onto ``truth`` by :func:`similarity`."""
+    return similarity(predicted, truth).apply(predicted)
 
 
 def pa_mpjpe(predicted: ArrayLike, truth: ArrayLike) -> Array:
@@ -63,10 +87,17 @@ def pa_mpjpe(predicted: ArrayLike, truth: ArrayLike) -> Array:
     return mean_distance(similarity_align(predicted, truth), truth)
 
 
-def pa_vertex_error(vertices: ArrayLike, true_vertices: ArrayLike) -> Array:
-    """Mean per-vertex error (*batch,) in mm of meshes (*batch, V, 3) m after Procrustes alignment with scale,
-    of the vertices themselves (PA-PVE)."""
-    return pa_mpjpe(vertices, true_vertices)
+def pa_vertex_error(
+    vertices: ArrayLike,
+    true_vertices: ArrayLike,
+    joints: ArrayLike | None = None,
+    true_joints: ArrayLike | None = None,
+) -> Array:
+    """Mean per-vertex error (*batch,) in mm of meshes (*batch, V, 3) m after Procrustes alignment with scale
+    (PA-PVE): of the vertices themselves, or, where they are given, of the joints (*batch, J, 3)."""
+    if joints is None or true_joints is None:
+        return pa_mpjpe(vertices, true_vertices)
+    return mean_distance(similarity(joints, true_joints).apply(vertices), true_vertices)
 
 
 def vertex_error(

@@ -36,6 +36,7 @@ class Protocol:
         joints: Rows that count.
         root: Rows whose midpoint is moved to the origin, joints and vertices alike.
         labels: The truth's joints are those of the label file where it has them, not regressed.
+        vertices_by_joints: PA-PVE aligns meshes as their joints are aligned, not by themselves.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Protocol:
     joints: tuple[int, ...]
     root: tuple[int, ...]
     labels: bool = False
+    vertices_by_joints: bool = False
 
 
 SMPL24 = Protocol("smpl24", "24 SMPL joints as posed, pelvis at the origin", "joints", tuple(range(24)), (0,))
@@ -71,10 +73,12 @@ PROTOCOLS = {
         ),
         Protocol(
             "emdb24",
-            "EMDB's own: 24 SMPL joints as posed, gendered truth, midpoint of the hips at the origin",
+            "EMDB's own: 24 SMPL joints as posed, gendered truth, midpoint of the hips at the origin; PA-PVE "
+            "under the joints' alignment",
             "joints",
             tuple(range(24)),
             (1, 2),
+            vertices_by_joints=True,
         ),
         Protocol(
             "tokenhmr-emdb24",

@@ -123,6 +123,12 @@ def test_aligned_vertex_error_undoes_a_similarity():
     bent = mesh.copy()
     bent[:, 0] += 1.0
     assert (metrics.pa_vertex_error(bent, mesh) > 1).all()
+    # Aligned by joints that are right, only the bent vertex errs: 1 m x sqrt(3) over 60 vertices.
+    joints = np.random.default_rng(10).normal(size=(3, 24, 3))
+    found = metrics.pa_vertex_error(bent, mesh, joints, joints)
+    np.testing.assert_allclose(found, 1000 * np.sqrt(3) / 60)
+    turned = 0.7 * joints @ rotation.transpose(0, 2, 1) + [1.0, 2.0, 3.0]
+    np.testing.assert_allclose(metrics.pa_vertex_error(moved, mesh, turned, joints), 0, atol=1e-9)
 
 
 def test_bootstrap_equals_scipy_s():
