@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "run": (photos.run, "prepare and fit in one: from photographs to fits"),
     "predictions": (predictions.run, "have TokenHMR or HMR2.0 predict the people of a scene folder"),
     "synth": (synth.run, "make a scene folder with ground truth and noisy evidence"),
-    "eval": (evaluate.run, "score a saved fit against a ground truth"),
+    "eval": (evaluate.run, "score saved fits, or fit and score a public data set"),
     "bench": (bench.run, "the measurements of the README"),
     "pseudo-gt": (pseudo_gt.run, "refine the labels of a whole dataset, on one machine or many"),
     "tokenizer": (tokenizer.run, "train or evaluate a pose tokenizer"),

@@ -162,7 +162,7 @@ def _write_keypoints(folder: Path, people: dict[str, np.ndarray]) -> None:
 
 def _link_evidence(source: Path, folder: Path, options: SceneOptions) -> None:
     if not source.is_dir():
-        fix = "Make a folder for every scene; `datasets` of the README says what is in it."
+        fix = "Make EVIDENCE/SCENE/ with keypoints/, depth/, masks/ or predictions.npz inside."
         raise InputError(source, "evidence", "no such folder", fix)
     parts = [p for p in EVIDENCE_PARTS if p != "keypoints" or options.keypoints == "evidence"]
     for part in (*parts, "predictions.npz"):

@@ -47,6 +47,14 @@ class Protocol:
     labels: bool = False
     vertices_by_joints: bool = False
 
+    def describe(self, has_labels: bool) -> str:
+        """What was done, given whether the ground truth had labelled joints."""
+        if not self.labels:
+            return self.text
+        if has_labels:
+            return f"{self.text}; true joints as labelled"
+        return f"{self.text}; true joints regressed too, as this ground truth has no labelled ones"
+
 
 SMPL24 = Protocol("smpl24", "24 SMPL joints as posed, pelvis at the origin", "joints", tuple(range(24)), (0,))
 PROTOCOLS = {
@@ -56,8 +64,8 @@ PROTOCOLS = {
         Protocol("image2d", "keypoints in the image alone", "joints", tuple(range(24)), (0,)),
         Protocol(
             "tokenhmr14",
-            "TokenHMR's and HMR2.0's 3DPW: joints 25..37 and 43 by SMPL_to_J19, joint 39 at the origin; true "
-            "joints as labelled, vertices of the gendered body",
+            "TokenHMR's and HMR2.0's 3DPW: joints 25..37 and 43 by SMPL_to_J19, joint 39 at the origin, "
+            "vertices of the gendered body",
             "j19",
             (*range(13), 18),
             (14,),

@@ -92,7 +92,8 @@ def score_tables(fits: Table, truth: Table, scoring: Scoring, source: str | Path
     table = {**labels, **columns}
     rows = [{name: _plain(values[i]) for name, values in table.items()} for i in range(len(f_index))]
     summary = _summary(columns, labels, groups)
-    summary["protocol"] = {"name": scoring.protocol.name, "text": scoring.protocol.text}
+    text = scoring.protocol.describe("label_joints" in truth)
+    summary["protocol"] = {"name": scoring.protocol.name, "text": text}
     summary["missing"] = missing
     summary["coverage"] = _coverage(fits, truth)
     summary["depth_order"] = _depth_order(fits, truth)

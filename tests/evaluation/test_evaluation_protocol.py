@@ -192,9 +192,13 @@ def test_labelled_joints_stand_in_smpl_s_frame(posed_tables):
     labels[:, 25:, :3] = np.einsum("rv,nvc->nrc", matrix, in_smpl_frame)
     truth["label_joints"] = labels.copy()
     scoring = Scoring(protocol("tokenhmr14"), held, matrix)
-    row = score_tables(fits, truth, scoring, "x").rows[1]
+    found = score_tables(fits, truth, scoring, "x")
+    row = found.rows[1]
     assert row["mpjpe_mm"] == pytest.approx(0, abs=1e-2)
     assert row["mve_mm"] == pytest.approx(0, abs=1e-2)
+    assert found.summary["protocol"]["text"].endswith("true joints as labelled")
+    bare = {name: values for name, values in truth.items() if name != "label_joints"}
+    assert "regressed too" in score_tables(fits, bare, scoring, "x").summary["protocol"]["text"]
     # Labels 50 mm off but for the root: 50 mm, and vertices do not care.
     truth["label_joints"][:, 25:, :3] += [0.0, 0.03, 0.04]
     truth["label_joints"][:, 39, :3] = labels[:, 39, :3]
