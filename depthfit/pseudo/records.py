@@ -170,7 +170,7 @@ class Chunk:
             memory=self.memory,
             halvings=self.halvings,
             storage_error=self.storage_error,
-            rows=[{"outcome": row["outcome"]} for row in self.rows],
+            rows=[{name: row[name] for name in ("outcome", "reason")} for row in self.rows],
         )
 
 

@@ -33,6 +33,8 @@ from depthfit.pseudo.stages import Job, target_kind
 _log = logging.getLogger(__name__)
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}(\.[a-z]+)?$")
 """Names that ``atomic_path`` gives; what a killed process leaves."""
+ERRORS = ("fit_error", "start_error")
+MIN_ERRORS = 20
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
@@ -92,6 +94,8 @@ class _Run:
         self.manifest = Manifest(self.layout)
         self.provenance = provenance(source, job.source.kind, job.config)
         self.left: dict[str, int] = {}
+        self.people = self.errors = 0
+        self.spoilt: list[ChunkRef] = []
         self.begun = time.time()
 
     def run(self) -> dict[str, Any]:
@@ -176,9 +180,25 @@ class _Run:
         if chunk.storage_error:
             raise StorageError(chunk.storage_error)
         monitor.note(chunk)
+        self._check_errors(chunk)
         self.left[chunk.ref.unit] -= 1
         if self.left[chunk.ref.unit] == 0:
             engine.submit(assemble, self.job, chunk.ref.unit, self.provenance)
+
+    def _check_errors(self, chunk: Chunk) -> None:
+        """Stop where most fits raise errors: then it is not the people, and they are to be tried again."""
+        errors = [r for row in chunk.rows if (r := str(row["reason"])).split(":")[0] in ERRORS]
+        self.people += len(chunk.rows)
+        self.errors += len(errors)
+        if errors:
+            self.spoilt.append(chunk.ref)
+        if self.errors >= MIN_ERRORS and self.errors > self.people / 2:
+            for ref in self.spoilt:
+                self.layout.part(ref).unlink(missing_ok=True)
+            raise DepthfitError(
+                f"{self.errors} of the first {self.people} people ended in errors of the program: "
+                f"{errors[-1]}. They are not counted as done: mend the cause and run the same command again."
+            )
 
     def _book(self, entries: list[Entry]) -> None:
         for entry in entries:

@@ -110,6 +110,7 @@ class FitStage:
         tokenizer = load_tokenizer(self.config.models.tokenizer)
         self.fitter = Fitter(body, tokenizer, self.config.fit, device)
         self.context = InitContext(body, tokenizer, self.config.fit, device, self.config.seed)
+        self.table = self.fitter.table.to("cpu")
         self.halving: HalvingFitter[LiveImage, Fitted] = HalvingFitter(self._fit_images)
 
     def __call__(self, chunk: Chunk) -> Chunk:
@@ -130,7 +131,7 @@ class FitStage:
 
     def _starts(self, item: Item) -> list[Start]:
         try:
-            return starts(item, self.context, self.config.init)
+            return starts(item, self.context, self.table, self.config.init)
         # As in a fit: whatever one image makes it raise, the others must finish.
         except Exception as error:
             _log.warning("%s: no start: %s", item.key, error, exc_info=True)

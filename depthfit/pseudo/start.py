@@ -9,7 +9,8 @@ import torch
 
 from baselines import InitContext, initialiser
 from depthfit import so3
-from depthfit.body.points import landmark_table
+from depthfit.body.model import Body
+from depthfit.body.points import LandmarkTable
 from depthfit.camera import regressor_focal
 from depthfit.evidence.scene import ImageEvidence
 from depthfit.fit.adapter import Prediction
@@ -20,12 +21,13 @@ Start = Prediction | str
 """A start, or why there is none."""
 
 
-def starts(item: Item, context: InitContext, init: str) -> list[Start]:
+def starts(item: Item, context: InitContext, table: LandmarkTable, init: str) -> list[Start]:
     """A start for each of the item's people, in order.
 
     Args:
         item: The image.
-        context: Body, tokenizer and settings.
+        context: Body (on the CPU), tokenizer and settings.
+        table: Landmarks of that body.
         init: ``label`` or ``keypoints``.
     """
     if item.evidence is None:
@@ -33,14 +35,16 @@ def starts(item: Item, context: InitContext, init: str) -> list[Start]:
     if item.evidence.predictions is not None and init == "label":
         found = initialiser("predictions")(item.evidence, context)
         return [p if p.detection is not None else "no_keypoints" for p in found]
-    return [_start(item.evidence, subject, context, init) for subject in item.subjects]
+    return [_start(item.evidence, subject, context, table, init) for subject in item.subjects]
 
 
-def _start(evidence: ImageEvidence, subject: Subject, context: InitContext, init: str) -> Start:
+def _start(
+    evidence: ImageEvidence, subject: Subject, context: InitContext, table: LandmarkTable, init: str
+) -> Start:
     if subject.failure:
         return subject.failure
     if subject.label is not None and init == "label":
-        return from_label(evidence, subject, subject.label, context)
+        return from_label(evidence, subject, subject.label, context.body, table)
     if subject.keypoints is None:
         return "no_keypoints"
     labels = None if evidence.labels is None else np.where(evidence.labels == subject.person, 1, 0)
@@ -54,18 +58,19 @@ def _start(evidence: ImageEvidence, subject: Subject, context: InitContext, init
     return replace(found[0], person=subject.person) if found else "few_keypoints"
 
 
-def from_label(evidence: ImageEvidence, subject: Subject, label: Label, context: InitContext) -> Prediction:
+def from_label(
+    evidence: ImageEvidence, subject: Subject, label: Label, body: Body, table: LandmarkTable
+) -> Prediction:
     """The source's body as a start. Without a camera of its own it gets the regressors', placed so that its
     keypoints have the size and the middle of the detected ones (weak perspective)."""
     turns = so3.exp(torch.from_numpy(label.pose).float().reshape(24, 3))
     betas = torch.from_numpy(label.betas).float()
-    body = context.body.to("cpu")
     skeleton = body.skeleton(turns[None, 0], turns[None, 1:], betas[None])
     if label.smpl_transl is not None and label.focal is not None:
         transl = torch.from_numpy(label.smpl_transl).float() + skeleton.rest[0, 0]
         focal = label.focal
     else:
-        points = landmark_table(body).positions(skeleton, turns[None, 1:], betas[None])[0, NUM_JOINTS:]
+        points = table.positions(skeleton, turns[None, 1:], betas[None])[0, NUM_JOINTS:]
         focal = float(regressor_focal(*evidence.size))
         transl = _weak_perspective(points, subject, focal, evidence.camera.center)
     return Prediction(

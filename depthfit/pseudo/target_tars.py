@@ -37,8 +37,10 @@ def write_shard(plan: UnitPlan, rows: Sequence[Rows], target: Path, provenance: 
     owners = {m.start: n for n, item in enumerate(plan.items) for m in members_of(item).values()}
     members, _ = scan(source)
     with source.open("rb") as file, target.open("wb") as out:
-        comment = {"comment": json.dumps(provenance, sort_keys=True)}
-        out.write(tarfile.TarInfo.create_pax_global_header(comment))
+        if any(row["written"] for people in rows for row in people):
+            # Not where nobody is left: an archive of nothing but such a header is none for Python's reader.
+            comment = {"comment": json.dumps(provenance, sort_keys=True)}
+            out.write(tarfile.TarInfo.create_pax_global_header(comment))
         for member in members:
             n = owners.get(member.start)
             if n is None or not changed[n]:

@@ -54,13 +54,16 @@ def scan(path: Path) -> tuple[list[Member], list[str]]:
         with path.open("rb") as file:
             length = path.stat().st_size
             position = 0
-            while position < length:
+            while position < length or not length:
                 found = list(_members(file, position, length))
                 members += found
                 end = found[-1].stop if found else position
                 file.seek(end)
-                if not file.read(len(END)).strip(b"\0"):
-                    # A whole archive ends in two zero blocks; one block short is still no loss.
+                tail = file.read(len(END))
+                if not tail.strip(b"\0"):
+                    # A whole archive ends in two zero blocks. With one nothing is lost; with none, who knows.
+                    if len(tail) < BLOCK:
+                        faults.append(f"byte {end} is not the end of an archive; the file is cut short")
                     break
                 position = _next_header(file, end if found else end + BLOCK, length)
                 lost = f"bytes {end} to {position} are no tar members"

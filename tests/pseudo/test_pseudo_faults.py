@@ -1,0 +1,156 @@
+"""Processes killed while they work. Each run is the real command in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from depthfit.pseudo.check import check
+from depthfit.pseudo.part import read_index
+from tests.pseudo.conftest import FAST
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0
+PEOPLE = 12
+
+
+class Command:
+    """``depthfit pseudo-gt`` in a process, with a chunk a person or two so that there is time to kill it."""
+
+    def __init__(self, source: Path, out: Path, *more: str) -> None:
+        self.out = out
+        arguments = ["pseudo-gt", str(source), str(out), *FAST, "chunk=1", *more]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "depthfit.cli.main", *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def receipts(self) -> list[dict[str, Any]]:
+        path = self.out / "receipts.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def wait_for_receipts(self, count: int) -> list[dict[str, Any]]:
+        self.wait_until(lambda: len(self.receipts()) >= count)
+        return self.receipts()
+
+    def wait_until(self, done: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not done():
+            assert self.process.poll() is None, f"it ended too soon:\n{self.process.communicate()[0]}"
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    def end(self) -> int:
+        output, _ = self.process.communicate(timeout=PATIENCE)
+        print(output)
+        return self.process.returncode
+
+
+def children(pid: int) -> Iterator[tuple[int, str]]:
+    """Living processes below one, with their names."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                name, _, rest = (folder / "stat").read_text().partition(" (")[2].rpartition(") ")
+            except OSError:
+                continue  # it ended while we looked
+            if int(rest.split()[1]) == pid and rest[0] != "Z":
+                yield int(folder.name), name
+                yield from children(int(folder.name))
+
+
+def finished(source: Path, out: Path) -> dict[str, Any]:
+    """The summary of a run that is whole: nobody lost, nobody doubled."""
+    assert check(str(out), str(source)) == []
+    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    assert summary["people"] == sum(summary["outcomes"].values()) == PEOPLE
+    people = [(r["key"], r["person"]) for p in (out / "index").glob("*") for r in read_index(p)]
+    assert len(people) == len(set(people)) == PEOPLE
+    return summary
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc")
+class TestLocal:
+    def test_a_killed_run_goes_on_where_it_was(self, tars: Path, tmp_path: Path) -> None:
+        command = Command(tars, tmp_path / "out")
+        done = command.wait_for_receipts(4)
+        command.process.send_signal(signal.SIGKILL)
+        command.process.communicate()
+        again = Command(tars, tmp_path / "out")
+        assert again.end() == 0
+        finished(tars, tmp_path / "out")
+        chunks = [line["chunk"] for line in again.receipts()]
+        assert len(chunks) == len(set(chunks)), "nothing that was written is fitted again"
+        assert [line["chunk"] for line in done] == chunks[: len(done)]
+
+    def test_a_second_run_on_the_same_output_is_refused(self, tars: Path, tmp_path: Path) -> None:
+        first = Command(tars, tmp_path / "out")
+        first.wait_until((tmp_path / "out" / "provenance.json").is_file)
+        second = Command(tars, tmp_path / "out")
+        output = second.process.communicate(timeout=PATIENCE)[0]
+        assert second.process.returncode == 1
+        assert f"in use by process {first.process.pid}" in output
+        assert first.end() == 0
+        finished(tars, tmp_path / "out")
+
+
+ray = pytest.mark.skipif(
+    subprocess.run([sys.executable, "-c", "import ray.data"], capture_output=True, check=False).returncode
+    != 0,
+    reason="ray is not installed: pip install depthfit[ray]",
+)
+
+
+@ray
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc")
+class TestRay:
+    def test_a_killed_worker_is_replaced(self, tars: Path, tmp_path: Path) -> None:
+        command = Command(tars, tmp_path / "out", "engine=ray", "workers=2")
+        (line, *_) = command.wait_for_receipts(1)
+        victim = int(line["times"]["fit"][2].rpartition(":")[2])
+        os.kill(victim, signal.SIGKILL)
+        assert command.end() == 0
+        summary = finished(tars, tmp_path / "out")
+        assert summary["outcomes"]["failed"] == 0, "the chunk that died with it was done again"
+
+    def test_a_killed_driver_takes_its_cluster_along_and_any_engine_goes_on(
+        self, tars: Path, tmp_path: Path
+    ) -> None:
+        command = Command(tars, tmp_path / "out", "engine=ray", "workers=1")
+        command.wait_for_receipts(2)
+        below = [pid for pid, _ in children(command.process.pid)]
+        assert below
+        command.process.send_signal(signal.SIGKILL)
+        command.process.communicate()
+        again = Command(tars, tmp_path / "out")
+        assert again.end() == 0
+        finished(tars, tmp_path / "out")
+        end = time.monotonic() + PATIENCE
+        while any(Path(f"/proc/{pid}").exists() for pid in below):
+            assert time.monotonic() < end, "the cluster outlives its driver"
+            time.sleep(0.1)
+
+    def test_a_killed_raylet_ends_the_run_and_the_next_one_finishes(self, tars: Path, tmp_path: Path) -> None:
+        command = Command(tars, tmp_path / "out", "engine=ray", "workers=1")
+        command.wait_for_receipts(2)
+        (raylet,) = [pid for pid, name in children(command.process.pid) if name == "raylet"]
+        os.kill(raylet, signal.SIGKILL)
+        assert command.end() != 0, "a run without its node does not end well"
+        assert not (tmp_path / "out" / "summary.json").exists()
+        again = Command(tars, tmp_path / "out")
+        assert again.end() == 0
+        finished(tars, tmp_path / "out")
