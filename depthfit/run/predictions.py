@@ -16,7 +16,7 @@ from baselines.hmr.crop import crop_person
 from baselines.hmr.people import BOXES_FILE, people_of, read_boxes
 from baselines.hmr.predict import Person, PredictionTable, batched
 from baselines.hmr.regressor import Regressor
-from baselines.hmr.release import Release, find_files, load_regressor
+from baselines.hmr.release import TOKENIZER, Release, find_files, load_regressor
 from depthfit.atomic import atomic_path
 from depthfit.errors import InputError
 from depthfit.evidence.files import suggest
@@ -24,6 +24,7 @@ from depthfit.evidence.predictions import write_predictions
 from depthfit.evidence.scene import Scene, read_scene
 from depthfit.run.config import RegressorConfig, RunConfig
 from depthfit.run.device import choose_device
+from depthfit.tokens.load import OPEN
 
 _log = logging.getLogger(__name__)
 PREDICTIONS = "predictions.npz"
@@ -97,6 +98,21 @@ def scene_with_predictions(scene: Scene, name: str, config: RunConfig) -> Scene:
         fix = f"Use init=predictions, or take the file away to have {name} write it."
         raise InputError(scene.root / PREDICTIONS, "regressor", found, fix)
     return scene
+
+
+def check_tokenizer(scene: Scene, config: RunConfig) -> None:
+    """Token probabilities are worth nothing beside other codes than those that they are of.
+
+    Raises:
+        InputError: A fit in token space would read TokenHMR's with the open tokenizer.
+    """
+    release = REGRESSORS.get(scene.predictions.regressor or "") if scene.predictions is not None else None
+    if release is None or not release.tokens or config.pose.space != "tokens":
+        return
+    if config.models.tokenizer == OPEN:
+        found = f"{OPEN}, but {PREDICTIONS} has the probabilities of {release.title}'s own tokens"
+        fix = f"Give {release.title}'s file, models.tokenizer={TOKENIZER}, or use pose.space=rotations."
+        raise InputError("command line", "models.tokenizer", found, fix)
 
 
 def export_predictions(root: str | Path, config: ExportConfig) -> ExportSummary:

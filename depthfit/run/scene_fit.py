@@ -35,7 +35,7 @@ from depthfit.run.config import RunConfig
 from depthfit.run.device import choose_device
 from depthfit.run.output import person_row, read_rows, unfitted, write_rows
 from depthfit.run.pictures import write_meshes, write_overlay
-from depthfit.run.predictions import scene_with_predictions
+from depthfit.run.predictions import check_tokenizer, scene_with_predictions
 from depthfit.tokens.load import load_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -95,6 +95,8 @@ class _SceneRun:
         scene = read_scene(config.scene, config.keypoints.format)
         name = config.init or ("keypoints" if scene.predictions is None else "predictions")
         self.scene = scene_with_predictions(scene, name, config) if name in REGRESSORS else scene
+        if name != "keypoints":
+            check_tokenizer(self.scene, config)
         self.config = replace(config, init=name, scene=str(Path(config.scene).resolve()))
         self.initialise = initialiser(name)
         device = choose_device(config.device)

@@ -20,7 +20,12 @@ from depthfit.errors import InputError
 from depthfit.evidence.predictions import Predictions, read_predictions, write_predictions
 from depthfit.evidence.scene import read_scene
 from depthfit.run.config import RegressorConfig, RunConfig
-from depthfit.run.predictions import ExportConfig, export_predictions, scene_with_predictions
+from depthfit.run.predictions import (
+    ExportConfig,
+    check_tokenizer,
+    export_predictions,
+    scene_with_predictions,
+)
 from tests.baselines.hmr.networks import BACKBONE, regressor, write_files
 from tests.baselines.hmr.seeded import image
 from tests.evidence.scene_files import make_predictions
@@ -201,6 +206,21 @@ def test_a_run_has_the_regressor_write_predictions_once(scene: Path, models: Pat
     write_predictions(scene / "predictions.npz", make_predictions(["a.png"], [1]))
     with pytest.raises(InputError, match="made by another program"):
         scene_with_predictions(read_scene(scene, "coco17"), "hmr2", config)
+
+
+def test_tokens_are_read_with_the_tokenizer_that_they_are_of(scene: Path) -> None:
+    people = replace(make_predictions(["a.png"], [1]), regressor="tokenhmr")
+    write_predictions(scene / "predictions.npz", people)
+    made, config = read_scene(scene, "coco17"), RunConfig(scene=str(scene))
+    check_tokenizer(made, config)
+    config.pose.space = "tokens"
+    with pytest.raises(InputError, match=r"models.tokenizer: open, but .*tokenizer=tokenizer.pth"):
+        check_tokenizer(made, config)
+    config.models.tokenizer = "tokenizer.pth"
+    check_tokenizer(made, config)
+    config.models.tokenizer = "open"
+    write_predictions(scene / "predictions.npz", replace(people, regressor=None))
+    check_tokenizer(read_scene(scene, "coco17"), config)
 
 
 def test_command(scene: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
