@@ -56,9 +56,9 @@ def in_batches(
 
 
 def free_memory(device: torch.device) -> None:
-    """Give back what a network that is no longer used held."""
-    gc.collect()
+    """Give a GPU's memory back that a network held which is no longer used. On a CPU it is free already."""
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
 
 

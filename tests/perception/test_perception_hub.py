@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 @pytest.fixture
-def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The hub's client with an empty cache and no hub."""
     import huggingface_hub
 
@@ -40,7 +39,7 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         return download(name, cache_dir=cache, endpoint=NOWHERE, etag_timeout=1, **settings)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", without)
-    yield cache
+    return cache
 
 
 def test_the_models_folder_comes_before_the_hub(models: Path, no_hub: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from baselines import REGRESSORS
 from depthfit.errors import InputError
 from depthfit.perception import depth_pro, detector, sam, vitpose
-from depthfit.run.predictions import RegressorConfig
+from depthfit.run.config import RegressorConfig
 
 KEYPOINTS = "keypoints"
 """The start without a regressor."""

@@ -10,10 +10,11 @@ from rich.progress import track
 
 from baselines import REGRESSORS
 from baselines.hmr.people import BOXES_FILE
-from baselines.hmr.release import RegressorFiles
+from baselines.hmr.release import RegressorFiles, find_files
 from depthfit.atomic import atomic_path
 from depthfit.errors import InputError
 from depthfit.evidence.files import read_bytes
+from depthfit.run.config import RegressorConfig
 from depthfit.run.predictions import PREDICTIONS, ExportConfig, KeypointSource, export_predictions
 from depthfit.run.prepare.config import PrepareConfig
 from depthfit.run.prepare.people import find_people
@@ -41,6 +42,9 @@ def prepare_scene(images: str | Path, scene: str | Path, config: PrepareConfig) 
     """
     config.validate()
     run = Preparation(Path(scene), config)
+    if config.init in REGRESSORS and (config.overwrite or not (run.root / PREDICTIONS).is_file()):
+        # It comes last: that its files are missing is better known before hours of other work.
+        find_files(REGRESSORS[config.init], _regressor_files(config))
     if config.overwrite:
         _forget(run)
     _photographs(run, Path(images))
@@ -87,12 +91,17 @@ def _photographs(run: Preparation, folder: Path) -> None:
     run.summary.stages.append(StageReport("photographs", str(folder), count, 0, seconds))
 
 
+def _regressor_files(config: PrepareConfig) -> RegressorConfig:
+    """The regressor's settings, with the models folder unless they name one of their own."""
+    if config.regressor.folder != RegressorFiles.folder:
+        return config.regressor
+    return replace(config.regressor, folder=config.folder)
+
+
 def _predict(run: Preparation) -> None:
     """predictions.npz by a regressor, for the whole scene at once."""
     config, path = run.config, run.root / PREDICTIONS
-    files = config.regressor
-    if files.folder == RegressorFiles.folder:
-        files = replace(files, folder=config.folder)
+    files = _regressor_files(config)
 
     def work(todo: list[str]) -> None:
         theirs = path.is_file() and not any(run.records.has(PREDICTED, name) for name in run.names)
