@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ class HubModel:
             return named
         if not self.lacking(self.place(models)):
             return self.place(models)
+        if importlib.util.find_spec("huggingface_hub") is None:  # then there is no cache either
+            return None
         cached = self._snapshot(cached=True)
         return cached if cached is not None and not self.lacking(cached) else None
 

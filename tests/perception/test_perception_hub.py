@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,20 @@ def test_the_hubs_cache_is_used(models: Path, no_hub: Path) -> None:
     refs.mkdir()
     (refs / "main").write_text(commit)
     assert HubModel("a/b").find(models) == snapshot
+
+
+def test_without_the_hubs_client_there_is_nothing_in_its_cache(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "huggingface_hub" else real(name)
+    )
+    assert HubModel("facebook/sam-vit-huge").find(models) is not None
+    assert HubModel("facebook/sam-vit-huge").find(tmp_path) is None
+    with pytest.raises(InputError, match=r"not installed.*pip install \"depthfit\[perception\]\""):
+        HubModel("facebook/sam-vit-huge").fetch(tmp_path)
 
 
 def test_hub_out_of_reach_names_files_page_and_folder(tmp_path: Path, no_hub: Path) -> None:
