@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from depthfit.bench.accuracy import AccuracyConfig, run_accuracy
+from depthfit.bench.gate import GateBenchConfig, run_gate
 from depthfit.bench.perception import STAGES, run_perception
 from depthfit.bench.speed import SpeedConfig, run_speed
 from depthfit.bench.stage import PerceptionConfig
@@ -14,6 +15,7 @@ from depthfit.run import load_config
 
 USAGE = """usage: depthfit bench accuracy [table=fits|tokens] [quick=true] [key=value ...]
        depthfit bench speed [key=value ...]
+       depthfit bench gate [quick=true] [key=value ...]
        depthfit bench perception [stages=[NAME,...]] [key=value ...]
 """
 
@@ -21,7 +23,12 @@ USAGE = """usage: depthfit bench accuracy [table=fits|tokens] [quick=true] [key=
 def run(arguments: Sequence[str]) -> int:
     """Measure."""
     if wants_help(arguments) or not arguments:
-        schemas = {"accuracy": AccuracyConfig, "speed": SpeedConfig, "perception": PerceptionConfig}
+        schemas = {
+            "accuracy": AccuracyConfig,
+            "speed": SpeedConfig,
+            "gate": GateBenchConfig,
+            "perception": PerceptionConfig,
+        }
         print("\n".join([USAGE, *(f"{name}:\n{settings(schema)}\n" for name, schema in schemas.items())]))
         print(f"stages of perception: {', '.join(STAGES)}")
         return 0
@@ -30,6 +37,9 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if arguments[0] == "speed":
         print(run_speed(load_config(arguments[1:], SpeedConfig)))
+        return 0
+    if arguments[0] == "gate":
+        print(run_gate(load_config(arguments[1:], GateBenchConfig)))
         return 0
     if arguments[0] == "perception":
         print(run_perception(load_config(arguments[1:], PerceptionConfig)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -109,8 +110,7 @@ class TestLocal:
 
 
 ray = pytest.mark.skipif(
-    subprocess.run([sys.executable, "-c", "import ray.data"], capture_output=True, check=False).returncode
-    != 0,
+    importlib.util.find_spec("ray") is None,
     reason="ray is not installed: pip install depthfit[ray]",
 )
 

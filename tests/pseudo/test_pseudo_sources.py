@@ -1,0 +1,210 @@
+"""COCO files, label files of BEDLAM and CameraHMR, and scene folders, there and back."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from depthfit.body.load import load_body
+from depthfit.errors import InputError
+from depthfit.evidence.scene import read_scene
+from depthfit.joints import COCO17, KEYPOINTS
+from depthfit.pseudo.labels import to_44
+from depthfit.pseudo.npz_columns import read_column
+from depthfit.pseudo.part import read_index
+from depthfit.pseudo.source_coco import CocoSource
+from tests.pseudo.conftest import refine
+
+
+@pytest.fixture(scope="module")
+def images(scene: Path) -> Path:
+    return scene / "images"
+
+
+def people_of(scene: Path) -> Iterator[tuple[str, Any]]:
+    read = read_scene(scene, "coco17")
+    for name in read.names[:3]:
+        yield name, read.read(name)
+
+
+def coco_file(scene: Path, path: Path) -> dict[str, Any]:
+    """Annotations of three images: a crowd, somebody without points, and a polygon among them."""
+    entries: list[dict[str, Any]] = []
+    pictures = []
+    for k, (name, evidence) in enumerate(people_of(scene)):
+        pictures.append({"id": 7 * k + 1, "file_name": f"{name}.png", "width": 256, "height": 192})
+        for person in evidence.people:
+            index = [KEYPOINTS.index(point) for point in COCO17]
+            points = np.concatenate([person.xy[index], 2.0 * person.found[index, None]], 1)
+            box = person.box()
+            ring = [[*box[:2], box[2], box[1], *box[2:], box[0], box[3]]]
+            entries.append(
+                {"image_id": 7 * k + 1, "category_id": 1, "iscrowd": 0, "keypoints": points.ravel().tolist(),
+                 "segmentation": [[float(v) for v in ring[0]]], "bbox": box.tolist()}
+            )  # fmt: skip
+    entries.append({"image_id": 1, "category_id": 1, "iscrowd": 1, "segmentation": {"counts": "x"}})
+    entries.append({"image_id": 8, "category_id": 1, "iscrowd": 0, "keypoints": [0] * 51})
+    for number, entry in enumerate(entries):
+        entry["id"] = number
+    content = {"images": pictures, "annotations": entries, "info": {"year": 2014}, "licenses": ["x"]}
+    path.write_text(json.dumps(content))
+    return content
+
+
+def test_coco_gets_an_extension_and_keeps_the_rest(scene: Path, images: Path, tmp_path: Path) -> None:
+    before = coco_file(scene, tmp_path / "in.json")
+    summary = refine(tmp_path / "in.json", tmp_path / "out", f"images={images}", f"depth={scene / 'depth'}")
+    after = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    assert summary["people"] == len(before["annotations"]) - 1, "a crowd is nobody"
+    assert summary["outcomes"]["failed"] == 1
+    assert summary["outcomes"]["refined"] == 6
+    stripped = [{k: v for k, v in a.items() if k != "smpl"} for a in after["annotations"]]
+    assert stripped == before["annotations"]
+    assert {k: v for k, v in after.items() if k not in ("annotations", "info")} == {
+        k: v for k, v in before.items() if k not in ("annotations", "info")
+    }
+    bodies = [a["smpl"] for a in after["annotations"] if "smpl" in a]
+    assert len(bodies) == 6
+    assert all(np.shape(b["pose"]) == (72,) and np.shape(b["betas"]) == (10,) for b in bodies)
+    evidence = {r["evidence"] for p in (tmp_path / "out" / "index").glob("*") for r in read_index(p)}
+    assert "keypoints+depth+mask" in evidence, "the polygons and the folder of depth maps were used"
+
+
+def test_a_coco_run_starts_from_the_extension_of_an_earlier_one(
+    scene: Path, images: Path, tmp_path: Path
+) -> None:
+    content = coco_file(scene, tmp_path / "in.json")
+    pose = np.linspace(-0.5, 0.5, 72)
+    content["annotations"][0]["smpl"] = {"pose": pose.tolist(), "betas": [0.5] * 10}
+    (tmp_path / "in.json").write_text(json.dumps(content))
+    source = CocoSource(str(tmp_path / "in.json"), str(images), None, 16, 2)
+    assert [(u.first, u.last) for u in source.units()] == [(0, 2), (2, 3)]
+    plan = source.plan(source.units()[0])
+    items, _ = source.read(plan, 0)
+    label = items[0].subjects[0].label
+    assert label is not None
+    np.testing.assert_allclose(label.pose, pose)
+    assert items[0].subjects[1].label is None
+    assert items[0].evidence is not None
+    labels = items[0].evidence.labels
+    assert labels is not None
+    assert set(np.unique(labels)) == {0, 1, 2}
+
+
+def label_file(scene: Path, path: Path, **more: np.ndarray) -> dict[str, np.ndarray]:
+    """CameraHMR's layout: six people of three images, SMPL's own translation, cam_ext that adds to it."""
+    with np.load(scene / "ground_truth.npz") as truth:
+        table = {name: truth[name] for name in truth.files}
+    keep = np.isin(table["imgname"], [f"{name}.png" for name, _ in people_of(scene)])
+    count = int(keep.sum())
+    found = {name: e.people for name, e in people_of(scene)}
+    points = []
+    for name, joints, K in zip(
+        table["imgname"][keep], table["keypoints_3d"][keep], table["K"][keep], strict=True
+    ):
+        xy = (joints @ K.T)[:, :2] / joints[:, 2:]
+        near = min(found[Path(name).stem], key=lambda p: np.median(np.abs(p.xy - xy)[p.found]))
+        points.append(to_44(near))
+    body = load_body()
+    import torch
+
+    rest = torch.einsum("cb,nb->nc", body.joint_shapedirs[0], torch.from_numpy(table["betas"][keep]).float())
+    pelvis = (rest + body.joint_template[0]).numpy()
+    extrinsics = np.tile(np.eye(4), (count, 1, 1))
+    extrinsics[:, :3, 3] = [0.1, -0.2, 0.3]
+    columns = {
+        "imgname": table["imgname"][keep],
+        "center": np.zeros((count, 2)),
+        "scale": np.ones(count),
+        "pose_cam": np.concatenate([table["global_orient"], table["body_pose"]], 1)[keep].astype(np.float64),
+        "shape": np.pad(table["betas"][keep], ((0, 0), (0, 1))),
+        "cam_int": table["K"][keep].astype(np.float32),
+        "cam_ext": extrinsics,
+        "trans_cam": table["transl"][keep] - pelvis - extrinsics[:, :3, 3],
+        "gtkps": np.array(points, np.float32),
+        "proj_verts": np.zeros((count, 5, 2), np.float32),
+        **more,
+    }
+    np.savez(path, **columns)
+    return columns
+
+
+def test_a_label_file_keeps_its_layout(scene: Path, images: Path, tmp_path: Path) -> None:
+    before = label_file(scene, tmp_path / "in.npz", gender=np.array(["neutral"] * 6, dtype=object))
+    summary = refine(tmp_path / "in.npz", tmp_path / "out", f"images={images}", f"depth={scene / 'depth'}")
+    assert summary["outcomes"]["refined"] == 6
+    with np.load(tmp_path / "out" / "labels.npz", allow_pickle=True) as data:
+        after = {name: data[name] for name in data.files}
+    assert set(after) == {*before, "depthfit_provenance"}
+    for name in ("imgname", "center", "scale", "cam_ext", "gtkps", "gender"):
+        np.testing.assert_array_equal(after[name], before[name])
+    for name in ("pose_cam", "shape", "trans_cam", "cam_int"):
+        assert after[name].shape == before[name].shape
+        assert after[name].dtype == before[name].dtype
+    np.testing.assert_array_equal(after["shape"][:, 10], before["shape"][:, 10])
+    assert np.isnan(after["proj_verts"]).all(), "what followed from the old label is not left standing"
+    # The start was the truth, so the refined camera-space body, read by the loaders' rule, is near it.
+    for name in ("pose_cam", "trans_cam"):
+        assert np.abs(after[name] - before[name]).max() > 0
+    distance = (after["trans_cam"] + after["cam_ext"][:, :3, 3])[:, 2] / after["cam_int"][:, 0, 0]
+    wanted = (before["trans_cam"] + before["cam_ext"][:, :3, 3])[:, 2] / before["cam_int"][:, 0, 0]
+    np.testing.assert_allclose(distance, wanted, rtol=0.1)
+
+
+def test_members_that_do_not_change_are_copied_as_they_are(scene: Path, images: Path, tmp_path: Path) -> None:
+    label_file(scene, tmp_path / "in.npz")
+    refine(tmp_path / "in.npz", tmp_path / "out", f"images={images}")
+    with zipfile.ZipFile(tmp_path / "in.npz") as a, zipfile.ZipFile(tmp_path / "out" / "labels.npz") as b:
+        for name in ("imgname.npy", "gtkps.npy", "cam_ext.npy"):
+            assert a.read(name) == b.read(name)
+    refine(tmp_path / "in.npz", tmp_path / "same", f"images={images}", "fit.verdict.min_keypoints=99")
+    assert (tmp_path / "same" / "labels.npz").read_bytes() == (tmp_path / "in.npz").read_bytes()
+
+
+def test_a_label_file_with_a_hostile_column_is_refused(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (print, ("ran",))
+
+    np.savez(tmp_path / "in.npz", imgname=np.array([Trap()], dtype=object))
+    with pytest.raises(InputError, match="print"):
+        read_column(tmp_path / "in.npz", "imgname")
+    text = np.array(["a", "b"], dtype=object)
+    np.savez(tmp_path / "text.npz", imgname=text)
+    np.testing.assert_array_equal(read_column(tmp_path / "text.npz", "imgname"), text)
+    assert pickle.loads(pickle.dumps(text)).tolist() == ["a", "b"]
+
+
+def test_a_scene_becomes_a_label_file(scene: Path, tmp_path: Path) -> None:
+    image = scene / "images" / "00000.png"
+    assert cv2.imread(str(image)) is not None
+    summary = refine(scene, tmp_path / "out", "keypoint_format=coco17", "shard_images=4", "chunk=4")
+    assert summary["shards"] == 2
+    assert summary["outcomes"]["refined"] == summary["written"] > 0
+    with np.load(tmp_path / "out" / "labels.npz") as data:
+        assert len(data["imgname"]) == summary["written"]
+        assert data["pose_cam"].shape[1:] == (72,)
+        assert data["gtkps"].shape[1:] == (44, 3)
+        depth = data["trans_cam"][:, 2]
+    with np.load(scene / "ground_truth.npz") as truth:
+        assert np.median(depth) == pytest.approx(np.median(truth["transl"][:, 2]), rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [(("target=tars",), "target"), (("engine=slurm",), "engine"), (("policy.failed=hide",), "policy.failed")],
+)
+def test_settings_that_cannot_be_are_refused(
+    scene: Path, tmp_path: Path, settings: tuple[str, ...], word: str
+) -> None:
+    with pytest.raises(InputError, match=word):
+        refine(scene, tmp_path / "out", "keypoint_format=coco17", *settings)
+    assert not (tmp_path / "out").exists()
