@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from depthfit.bench.accuracy import AccuracyConfig, run_accuracy
+from depthfit.bench.camera_bias import CameraBiasConfig, run_camera_bias
 from depthfit.bench.gate import GateBenchConfig, run_gate
 from depthfit.bench.perception import STAGES, run_perception
 from depthfit.bench.speed import SpeedConfig, run_speed
@@ -14,6 +15,7 @@ from depthfit.cli.help import settings, wants_help
 from depthfit.run import load_config
 
 USAGE = """usage: depthfit bench accuracy [table=fits|tokens] [quick=true] [key=value ...]
+       depthfit bench camera scene=FOLDER fits=OUT/fits.npz [key=value ...]
        depthfit bench speed [key=value ...]
        depthfit bench gate [quick=true] [key=value ...]
        depthfit bench perception [stages=[NAME,...]] [key=value ...]
@@ -25,6 +27,7 @@ def run(arguments: Sequence[str]) -> int:
     if wants_help(arguments) or not arguments:
         schemas = {
             "accuracy": AccuracyConfig,
+            "camera": CameraBiasConfig,
             "speed": SpeedConfig,
             "gate": GateBenchConfig,
             "perception": PerceptionConfig,
@@ -34,6 +37,9 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if arguments[0] == "accuracy":
         print(run_accuracy(load_config(arguments[1:], AccuracyConfig)))
+        return 0
+    if arguments[0] == "camera":
+        print(run_camera_bias(load_config(arguments[1:], CameraBiasConfig)))
         return 0
     if arguments[0] == "speed":
         print(run_speed(load_config(arguments[1:], SpeedConfig)))
