@@ -56,12 +56,15 @@ class CameraBias:
     """Result of :func:`measure`.
 
     Attributes:
+        people, images: How many were measured.
         alignment: Per kind of body and camera: PCK at ``THRESHOLDS`` of the head, with 95 % intervals over
             images, as (mean, low, high).
         keypoint_names: (K,) and keypoint_thresholds (K,) in sides of the crop, by the paper's rule.
         pose_thresholds: (24,) rad, root first, by the paper's rule.
     """
 
+    people: int
+    images: int
     alignment: dict[str, list[tuple[float, float, float]]]
     keypoint_names: tuple[str, ...]
     keypoint_thresholds: NDArray[np.float64]
@@ -119,7 +122,9 @@ def measure(scene_folder: Path, fits_npz: Path, config: CameraBiasConfig) -> Cam
         "true bodies, the regressor's camera": shares(regressor),
         "true bodies, the refined camera": shares(refined),
     }
-    return CameraBias(alignment, tuple(names), thresholds.numpy(), _pose_thresholds(truth, predictions))
+    angles = _pose_thresholds(truth, predictions)
+    counts = len(groups), len(np.unique(groups))
+    return CameraBias(*counts, alignment, tuple(names), thresholds.numpy(), angles)
 
 
 def _common(
@@ -182,7 +187,12 @@ def _pose_thresholds(truth: dict[str, np.ndarray], predictions: Predictions) -> 
 
 def markdown(found: CameraBias) -> str:
     """The tables: alignment, keypoint thresholds beside the code's, pose thresholds beside the code's."""
-    lines = ["| bodies and camera | PCK 0.5 of head | PCK 1.0 of head |", "|---|---|---|"]
+    lines = [
+        f"{found.people} people in {found.images} images; COCO's 17 points, 95 % intervals over images.",
+        "",
+        "| bodies and camera | PCK 0.5 of head | PCK 1.0 of head |",
+        "|---|---|---|",
+    ]
     for name, shares in found.alignment.items():
         cells = (f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in shares)
         lines.append(f"| {name} | {' | '.join(cells)} |")
