@@ -12,12 +12,19 @@ from pathlib import Path
 import torch
 
 from depthfit.atomic import atomic_path
+from depthfit.bench.network_stages import depth_stage, detector_stage, keypoint_stage, mask_stage
 from depthfit.bench.regressor_stage import regressor_stage
 from depthfit.bench.stage import PerceptionConfig, Stage, StageRow
 from depthfit.errors import InputError
 from depthfit.run.device import choose_device
 
-STAGES: dict[str, Stage] = {"regressor": regressor_stage}
+STAGES: dict[str, Stage] = {
+    "detector": detector_stage,
+    "keypoints": keypoint_stage,
+    "depth": depth_stage,
+    "masks": mask_stage,
+    "regressor": regressor_stage,
+}
 
 
 def run_perception(config: PerceptionConfig) -> str:

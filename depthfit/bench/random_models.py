@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from depthfit.perception import depth_pro, detector, sam, vitpose
 from depthfit.perception.detector import PERSON
 from depthfit.perception.hub import PROCESSOR, load_processor, processor_class, transformers_class
 
@@ -25,6 +26,16 @@ NETWORKS: dict[str, tuple[str, str, str | None]] = {
     "depth": ("DepthProConfig", "DepthProForDepthEstimation", None),
 }
 """Of each stage: configuration, network, and image processor."""
+FOLDERS = {
+    stage: repo.rsplit("/", 1)[-1]
+    for stage, repo in (
+        ("detector", detector.REPO),
+        ("keypoints", vitpose.REPO),
+        ("masks", sam.REPO),
+        ("depth", depth_pro.REPO),
+    )
+}
+"""Where ``depthfit prepare`` looks for each network among models that were fetched by hand."""
 _DINOV2_LARGE = {
     "model_type": "dinov2",
     "hidden_size": 1024,

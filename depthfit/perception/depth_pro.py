@@ -77,11 +77,11 @@ class DepthNetwork(Protocol):
 
 
 class TransformersDepthPro:
-    """Depth Pro of ``transformers``, from a folder in the hub's layout."""
+    """Depth Pro of ``transformers``, a ``DepthProForDepthEstimation``; in 16-bit floats on a GPU."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self.model = load_network("DepthProForDepthEstimation", folder, device, half_on(device))
-        self.side = input_side(self.model.config)
+    def __init__(self, model: Any, device: torch.device) -> None:
+        self.model = model.to(device, half_on(device))
+        self.side = input_side(model.config)
         self.device = device
 
     def __call__(self, pixels: Tensor) -> CanonicalDepth:
@@ -152,7 +152,9 @@ def load_depth_pro(name: str, models: Path, device: torch.device) -> DepthNetwor
     found = find_depth_pro(name, models)
     if found is not None and found[0] == "depth_pro":
         return PackageDepthPro(found[1], device)
-    return TransformersDepthPro(hub_model(name).fetch(models) if found is None else found[1], device)
+    folder = hub_model(name).fetch(models) if found is None else found[1]
+    model = load_network("DepthProForDepthEstimation", folder, device, half_on(device))
+    return TransformersDepthPro(model, device)
 
 
 def hub_model(name: str = REPO) -> HubModel:

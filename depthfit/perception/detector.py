@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,22 +33,32 @@ class PersonDetector:
     """RT-DETR, of whose classes only ``person`` counts. In float32: it is small.
 
     Args:
-        folder: Its files in the hub's layout.
+        model: ``RTDetrForObjectDetection``.
+        processor: ``RTDetrImageProcessor``.
         device: Where it computes.
 
     Raises:
-        InputError: The files cannot be used, or the network does not know people.
+        InputError: The network does not know people.
     """
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self.model = load_network("RTDetrForObjectDetection", folder, device)
-        self.processor = load_processor("RTDetrImageProcessor", folder)
-        self.device = device
-        names = {str(name).lower(): int(index) for index, name in self.model.config.id2label.items()}
+    def __init__(self, model: Any, processor: Any, device: torch.device) -> None:
+        self.model, self.processor, self.device = model.to(device), processor, device
+        names = {str(name).lower(): int(index) for index, name in model.config.id2label.items()}
         if PERSON not in names:
+            source = model.config.name_or_path or "detector"
             found = f"no class {PERSON!r} among {len(names)}"
-            raise InputError(folder, "id2label", found, f"Use a detector that was trained on COCO: {REPO}.")
+            raise InputError(source, "id2label", found, f"Use a detector that was trained on COCO: {REPO}.")
         self.person = names[PERSON]
+
+    @staticmethod
+    def load(folder: Path, device: torch.device) -> PersonDetector:
+        """From its files in the hub's layout.
+
+        Raises:
+            InputError: They cannot be used.
+        """
+        model = load_network("RTDetrForObjectDetection", folder, device)
+        return PersonDetector(model, load_processor("RTDetrImageProcessor", folder), device)
 
     @torch.inference_mode()
     def __call__(self, images: list[np.ndarray], min_score: float) -> list[Boxes]:

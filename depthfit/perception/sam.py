@@ -24,19 +24,25 @@ class PersonSegmenter:
     """SAM. On a GPU its image encoder, nearly all of it, computes in 16-bit floats.
 
     Args:
-        folder: Its files in the hub's layout.
+        model: ``SamModel``.
+        processor: ``SamImageProcessor``.
         device: Where it computes.
-
-    Raises:
-        InputError: The files cannot be used.
     """
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self.model = load_network("SamModel", folder, device)
+    def __init__(self, model: Any, processor: Any, device: torch.device) -> None:
+        self.model, self.processor, self.device = model.to(device), processor, device
         # Prompts are px of a square of 1024, which 16-bit floats would round.
         self.model.vision_encoder.to(half_on(device))
-        self.processor = load_processor("SamImageProcessor", folder)
-        self.device = device
+
+    @staticmethod
+    def load(folder: Path, device: torch.device) -> PersonSegmenter:
+        """From its files in the hub's layout.
+
+        Raises:
+            InputError: They cannot be used.
+        """
+        model = load_network("SamModel", folder, device)
+        return PersonSegmenter(model, load_processor("SamImageProcessor", folder), device)
 
     @torch.inference_mode()
     def __call__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,25 +26,36 @@ class PoseEstimator:
     """ViTPose or ViTPose++ with a COCO or COCO-WholeBody head.
 
     Args:
-        folder: Its files in the hub's layout.
+        model: ``VitPoseForPoseEstimation``.
+        processor: ``VitPoseImageProcessor``.
         device: Where it computes; 16-bit floats on a GPU.
 
     Raises:
-        InputError: The files cannot be used, or the head has another set of points.
+        InputError: The head has another set of points.
     """
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self.model = load_network("VitPoseForPoseEstimation", folder, device, half_on(device))
-        self.processor = load_processor("VitPoseImageProcessor", folder)
+    def __init__(self, model: Any, processor: Any, device: torch.device) -> None:
+        self.model, self.processor = model.to(device, half_on(device)), processor
         self.device = device
-        points = int(self.model.config.num_labels)
+        points = int(model.config.num_labels)
         if points not in POINT_SETS:
             known = " or ".join(str(number) for number in POINT_SETS)
             fix = f"Use a COCO or COCO-WholeBody model ({known} points), such as {REPO}."
-            raise InputError(folder, "num_labels", f"a head of {points} points", fix)
+            source = model.config.name_or_path or "pose estimator"
+            raise InputError(source, "num_labels", f"a head of {points} points", fix)
         self.names, expert = POINT_SETS[points]
-        experts = int(getattr(self.model.config.backbone_config, "num_experts", 1))
+        experts = int(getattr(model.config.backbone_config, "num_experts", 1))
         self.expert = expert if experts > 1 else None
+
+    @staticmethod
+    def load(folder: Path, device: torch.device) -> PoseEstimator:
+        """From its files in the hub's layout.
+
+        Raises:
+            InputError: They cannot be used.
+        """
+        model = load_network("VitPoseForPoseEstimation", folder, device, half_on(device))
+        return PoseEstimator(model, load_processor("VitPoseImageProcessor", folder), device)
 
     @torch.inference_mode()
     def __call__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from depthfit.bench.random_models import write_random_network
+from depthfit.bench.random_models import FOLDERS, write_random_network
 
 _DINOV2 = {
     "model_type": "dinov2",
@@ -90,13 +90,6 @@ TINY: dict[str, dict[str, Any]] = {
         **{f"{name}_model_config": _DINOV2 for name in ("image", "patch", "fov")},
     },
 }
-FOLDERS = {
-    "detector": "rtdetr_r50vd_coco_o365",
-    "keypoints": "vitpose-plus-huge",
-    "masks": "sam-vit-huge",
-    "depth": "DepthPro-hf",
-}
-"""Where ``depthfit prepare`` looks for each network among models that were fetched by hand."""
 
 
 def write_tiny(models: Path, *stages: str, **changes: Any) -> None:

@@ -150,13 +150,13 @@ def test_a_config_of_another_size(models: Path, tmp_path: Path) -> None:
 def test_a_detector_that_knows_no_people(tmp_path: Path) -> None:
     write_tiny(tmp_path, "detector", id2label={0: "cat", 1: "dog"})
     with pytest.raises(InputError, match="no class 'person' among 2"):
-        PersonDetector(tmp_path / FOLDERS["detector"], CPU)
+        PersonDetector.load(tmp_path / FOLDERS["detector"], CPU)
 
 
 def test_a_head_of_other_points(tmp_path: Path) -> None:
     write_tiny(tmp_path, "keypoints", num_labels=21)
     with pytest.raises(InputError, match="a head of 21 points"):
-        PoseEstimator(tmp_path / FOLDERS["keypoints"], CPU)
+        PoseEstimator.load(tmp_path / FOLDERS["keypoints"], CPU)
 
 
 def test_a_class_that_an_old_version_lacks() -> None:

@@ -33,7 +33,7 @@ def nobody() -> KeypointPerson:
 def test_detector_boxes_are_pixel_edges_of_people_by_score(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detector = PersonDetector(models / FOLDERS["detector"], CPU)
+    detector = PersonDetector.load(models / FOLDERS["detector"], CPU)
     boxes = torch.tensor([[0.5, 0.5, 0.5, 0.25], [0.25, 0.5, 0.6, 1.0]]).repeat(2, 1, 1)
     # Queries: a sure cat at one place, at the other a person, in the second image surer than the first.
     logits = torch.tensor([[[-9.0, 5.0], [0.4, -9.0]], [[2.0, -9.0], [3.0, -9.0]]])
@@ -47,7 +47,7 @@ def test_detector_boxes_are_pixel_edges_of_people_by_score(
 
 
 def test_detector_on_images_of_any_size_and_batch(models: Path) -> None:
-    detector = PersonDetector(models / FOLDERS["detector"], CPU)
+    detector = PersonDetector.load(models / FOLDERS["detector"], CPU)
     images = [np.random.default_rng(k).integers(0, 256, (60 + 20 * k, 90, 3), np.uint8) for k in range(2)]
     together = detector(images, 0.5)
     for image, got in zip(images, together, strict=True):
@@ -66,7 +66,7 @@ def peaks(places: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
 def test_keypoints_come_back_from_the_crop_to_the_image(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    estimator = PoseEstimator(models / FOLDERS["keypoints"], CPU)
+    estimator = PoseEstimator.load(models / FOLDERS["keypoints"], CPU)
     size = (64, 48)
     places = np.random.default_rng(0).uniform(8, 40, (3, 17, 2))
     heatmaps = peaks(places, size)
@@ -92,7 +92,7 @@ def test_keypoints_come_back_from_the_crop_to_the_image(
 
 def test_wholebody_gives_feet_and_no_face(tmp_path: Path) -> None:
     write_tiny(tmp_path, "keypoints", num_labels=133)
-    estimator = PoseEstimator(tmp_path / FOLDERS["keypoints"], CPU)
+    estimator = PoseEstimator.load(tmp_path / FOLDERS["keypoints"], CPU)
     ((person,),) = estimator([blank(80, 60)], [np.array([[5.0, 5, 55, 75]])], 0.3)
     found = {name for name, seen in zip(KEYPOINTS, person.found, strict=True) if seen}
     assert found <= {*COCO17, *FEET}
@@ -107,7 +107,7 @@ def test_vitpose_plus_gets_the_expert_of_its_data_set(
 
     backbone = {**TINY["keypoints"]["backbone_config"], "num_experts": 6}
     write_tiny(tmp_path, "keypoints", num_labels=points, backbone_config=backbone)
-    estimator = PoseEstimator(tmp_path / FOLDERS["keypoints"], CPU)
+    estimator = PoseEstimator.load(tmp_path / FOLDERS["keypoints"], CPU)
     real, asked = estimator.model, []
 
     def spy(**inputs: Any) -> Any:
@@ -120,7 +120,7 @@ def test_vitpose_plus_gets_the_expert_of_its_data_set(
 
 
 def test_nobody_in_an_image_asks_no_network(models: Path) -> None:
-    estimator = PoseEstimator(models / FOLDERS["keypoints"], CPU)
+    estimator = PoseEstimator.load(models / FOLDERS["keypoints"], CPU)
     none = np.zeros((0, 4))
     assert estimator([blank(20, 20)], [none], 0.3) == [[]]
 
@@ -146,7 +146,7 @@ class _Answering:
 
 
 def test_masks_lie_where_the_prompts_were(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    segmenter = PersonSegmenter(models / FOLDERS["masks"], CPU)
+    segmenter = PersonSegmenter.load(models / FOLDERS["masks"], CPU)
     answering = _Answering(16)
     monkeypatch.setattr(segmenter, "model", answering)
     person = nobody()
@@ -171,7 +171,7 @@ def test_masks_lie_where_the_prompts_were(models: Path, monkeypatch: pytest.Monk
 
 
 def test_sam_itself_takes_the_prompts(models: Path) -> None:
-    segmenter = PersonSegmenter(models / FOLDERS["masks"], CPU)
+    segmenter = PersonSegmenter.load(models / FOLDERS["masks"], CPU)
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, size, np.uint8) for size in ((90, 120, 3), (200, 150, 3))]
     person = nobody()

@@ -71,10 +71,9 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("a network was loaded though there is nothing to do")
 
-    monkeypatch.setattr(people_stage, "PersonDetector", refuse)
-    monkeypatch.setattr(people_stage, "PoseEstimator", refuse)
+    for network in (people_stage.PersonDetector, people_stage.PoseEstimator, surface_stage.PersonSegmenter):
+        monkeypatch.setattr(network, "load", refuse)
     monkeypatch.setattr(surface_stage, "load_depth_pro", refuse)
-    monkeypatch.setattr(surface_stage, "PersonSegmenter", refuse)
 
 
 def test_every_part_of_the_scene_is_made_and_readable(photos: Path, models: Path, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def _box_stage(run: Preparation, given: People | None) -> None:
 
 def _detect(run: Preparation, todo: list[str]) -> None:
     files, config = run.scene().images, run.config.boxes
-    detector = PersonDetector(HubModel(config.model).fetch(run.models), run.device)
+    detector = PersonDetector.load(HubModel(config.model).fetch(run.models), run.device)
 
     def compute(names: list[str]) -> list[np.ndarray]:
         found = detector([read_rgb(files[name]) for name in names], config.min_score)
@@ -146,7 +146,7 @@ def _keypoint_stage(run: Preparation, given: People | None) -> None:
 def _estimate(run: Preparation, todo: list[str]) -> None:
     files, config = run.scene().images, run.config.keypoints
     found = {name: run.found(name).boxes for name in todo}
-    estimator = PoseEstimator(HubModel(config.model).fetch(run.models), run.device)
+    estimator = PoseEstimator.load(HubModel(config.model).fetch(run.models), run.device)
 
     def compute(names: list[str]) -> list[list[KeypointPerson]]:
         images = [read_rgb(files[name]) for name in names]

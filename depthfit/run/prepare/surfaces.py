@@ -95,7 +95,7 @@ def segment_people(run: Preparation) -> None:
 
 def _by_sam(run: Preparation, todo: list[str]) -> None:
     files = run.scene().images
-    segmenter = PersonSegmenter(HubModel(run.config.masks.model).fetch(run.models), run.device)
+    segmenter = PersonSegmenter.load(HubModel(run.config.masks.model).fetch(run.models), run.device)
 
     def compute(names: list[str]) -> list[np.ndarray]:
         people = [run.found(name) for name in names]
