@@ -15,7 +15,7 @@ from depthfit.errors import InputError
 from depthfit.evaluation import errors, metrics
 from depthfit.evaluation.errors import Scoring
 from depthfit.evaluation.image_metrics import depth_order
-from depthfit.evaluation.matching import match_by_number, match_by_overlap, stems
+from depthfit.evaluation.matching import keys, match_by_number, match_by_overlap, stems
 from depthfit.evaluation.pck import PCK
 
 ERRORS = (
@@ -42,8 +42,8 @@ class Scores:
     Attributes:
         rows: One dict a person: imgname, person, status, accepted, ``ERRORS`` and ``SHARES``, and each of
             these with ``initial_`` before it.
-        summary: ``protocol``; ``people``, ``images``, ``missing`` (in the truth but not in the fit),
-            ``accepted`` (share), ``worse`` (share whose MPJPE grew); per column ``{mean, median, low, high}``
+        summary: ``protocol``; ``people``, ``images``, ``missing`` (in the truth but not in the fit)
+            and ``missing_people``, their names; ``accepted`` (share), ``worse`` (share whose MPJPE grew); per column ``{mean, median, low, high}``
             (95 % bootstrap interval of the mean over images, or over ``group`` where the truth has it);
             ``difference``: per column refined minus initial, ``{mean, low, high, worse}``;
             ``coverage`` of the stated intervals; ``depth_order`` of people who share an image; ``pck``
@@ -74,7 +74,8 @@ def score_tables(fits: Table, truth: Table, scoring: Scoring, source: str | Path
         raise InputError(
             source, "imgname, person", "nobody of the ground truth", "score a fit of the same scene"
         )
-    missing = len(truth["imgname"]) - len(f_index)
+    known = keys(truth)
+    without = sorted(set(range(len(known))) - set(t_index.tolist()))
     fits, truth = take(fits, f_index), take(truth, t_index)
     columns: dict[str, np.ndarray] = errors.body_errors(source, fits, truth, scoring)
     pooled: dict[str, dict[str, float]] = {}
@@ -94,7 +95,8 @@ def score_tables(fits: Table, truth: Table, scoring: Scoring, source: str | Path
     summary = _summary(columns, labels, groups)
     text = scoring.protocol.describe("label_joints" in truth)
     summary["protocol"] = {"name": scoring.protocol.name, "text": text}
-    summary["missing"] = missing
+    summary["missing"] = len(without)
+    summary["missing_people"] = [f"{known[row][0]} #{known[row][1]}" for row in without]
     summary["coverage"] = _coverage(fits, truth)
     summary["depth_order"] = _depth_order(fits, truth)
     summary["pck"] = {"refined": pooled["refined"], "initial": pooled["initial_"]}

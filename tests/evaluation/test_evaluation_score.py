@@ -77,6 +77,7 @@ def test_people_are_matched_by_name_not_by_order(tmp_path, tables):
     shuffled = {name: v[order] if len(v) == 6 else v for name, v in fits.items()}
     result = _score(tmp_path, shuffled, truth)
     assert result.summary["missing"] == 1
+    assert result.summary["missing_people"] == ["b #1"]
     assert all(row["mpjpe_mm"] < 1e-9 for row in result.rows)
 
 
