@@ -10,11 +10,13 @@ from typing import Any
 
 from depthfit.errors import InputError
 from depthfit.fit.config import FitConfig
+from depthfit.perception.depth_pro import REPO
 from depthfit.run.config import ModelConfig
 
 TARGETS = ("auto", "tars", "npz", "coco")
 ENGINES = ("local", "ray")
 INITS = ("label", "keypoints")
+DEPTHS = ("none", "depth_pro")
 POLICIES = ("original", "drop")
 
 
@@ -43,6 +45,28 @@ class GateConfig:
     max_beta: float | None = 3.0
     min_keypoints: int = 6
     min_inside: float = 50.0
+
+
+@dataclass
+class PerceiveConfig:
+    """What is estimated from the images themselves.
+
+    Attributes:
+        depth: ``none``, or ``depth_pro`` for images that have no depth map.
+        model: Depth Pro: owner/name on the hub, a folder, or the depth_pro package's checkpoint (.pt).
+        folder: Where models that were fetched by hand are looked for.
+        batch: Images that go through the network together.
+        workers: Processes that perceive, with engine=ray.
+        gpus_per_worker, cpus_per_worker: Share of a GPU, and CPU cores, for each of them.
+    """
+
+    depth: str = "none"
+    model: str = REPO
+    folder: str = "models"
+    batch: int = 4
+    workers: int = 1
+    gpus_per_worker: float = 0.0
+    cpus_per_worker: float = 1.0
 
 
 @dataclass
@@ -82,6 +106,7 @@ class PseudoConfig:
         device: ``auto``, ``cpu`` or ``cuda``.
         seed: Of every random draw.
         report_people: Worst and random people shown in the report, each.
+        perceive: What is estimated from the images before the fit.
         fit: The fit.
         gate: The quality gate.
         policy: What is done with those who do not pass.
@@ -103,6 +128,7 @@ class PseudoConfig:
     device: str = "auto"
     seed: int = 0
     report_people: int = 6
+    perceive: PerceiveConfig = field(default_factory=PerceiveConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -118,6 +144,7 @@ class PseudoConfig:
             ("engine", self.engine, ENGINES),
             ("target", self.target, TARGETS),
             ("init", self.init, INITS),
+            ("perceive.depth", self.perceive.depth, DEPTHS),
             *((f"policy.{k}", v, POLICIES) for k, v in dataclasses.asdict(self.policy).items()),
         ]
         for name, value, known in words:
@@ -139,4 +166,6 @@ def fingerprint(config: PseudoConfig) -> str:
     settings: dict[str, Any] = dataclasses.asdict(config)
     for name in NOT_RESULTS:
         del settings[name]
+    for name in ("workers", "gpus_per_worker", "cpus_per_worker"):
+        del settings["perceive"][name]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -26,7 +26,9 @@ from depthfit.pseudo.stages import STAGE_NAMES
 
 BUFFER = 4
 """Chunks that may wait in front of a stage, a process of it: what Ray Data lets through."""
-LIGHT = tuple(name for name in STAGE_NAMES if name != "fit")
+LIGHT = ("read", "gate", "write")
+HEAVY = ("perceive", "fit")
+"""What a GPU does; the rest is of the cores beside it."""
 PROBE_APPENDS = 50
 HOUR = 3600.0
 
@@ -40,7 +42,7 @@ class ModelConfig:
         images: Of the big run.
         people_per_image: ``null`` takes the run's.
         gpus: Numbers of GPUs to tell of.
-        fit_people_per_s: Of one GPU; ``null`` takes the run's fitting process for one.
+        fit_people_per_s: Of one GPU, perceiving and fitting; ``null`` takes the run's processes for one.
         cpus_per_gpu: Cores beside each GPU that read and write.
         chunk: People in a chunk; a GPU wants more than a core.
         driver_ms: Of the driver a chunk: scheduling, receipts.
@@ -111,7 +113,7 @@ def rates(costs: Costs, config: ModelConfig, gpus: int) -> dict[str, float]:
     """People a second that each part of a cluster can serve."""
     machines = -(-gpus // 8)
     light = sum(costs.seconds[name] for name in LIGHT)
-    fit = config.fit_people_per_s or 1 / costs.seconds["fit"]
+    fit = config.fit_people_per_s or 1 / sum(costs.seconds.get(name, 0.0) for name in HEAVY)
     # A shard is read once for its labels and once more when it is written anew.
     stored = 2 * costs.bytes_in + costs.shard + costs.index
     moved = max(costs.bytes_moved, 1.0)
@@ -131,7 +133,7 @@ def model_table(config: ModelConfig) -> str:
     people = config.images * per_image
     lines = [
         f"{config.images:,} images, {people:,.0f} people; costs a person of {config.run}: "
-        + ", ".join(f"{name} {costs.seconds[name]:.4f} s" for name in STAGE_NAMES)
+        + ", ".join(f"{name} {costs.seconds[name]:.4f} s" for name in costs.seconds)
         + f"; {costs.bytes_in / 1e3:.0f} kB read, {costs.bytes_moved / 1e3:.0f} kB moved, "
         f"{(costs.shard + costs.index) / 1e3:.0f} kB written.",
         "",
@@ -173,12 +175,13 @@ def simulate(service: Sequence[dict[str, float]], processes: dict[str, int], buf
         processes: Of each stage.
         buffer: Chunks that may wait in front of a stage, a process of it.
     """
-    free = {name: [0.0] * processes[name] for name in STAGE_NAMES}
-    starts: dict[str, list[float]] = {name: [] for name in STAGE_NAMES}
+    names = [name for name in STAGE_NAMES if name in processes]
+    free = {name: [0.0] * processes[name] for name in names}
+    starts: dict[str, list[float]] = {name: [] for name in names}
     last = 0.0
     for n, chunk in enumerate(service):
         ready = 0.0
-        for name, following in zip(STAGE_NAMES, (*STAGE_NAMES[1:], None), strict=True):
+        for name, following in zip(names, (*names[1:], None), strict=True):
             begin = max(ready, heapq.heappop(free[name]))
             if following is not None:
                 ahead = n - buffer * processes[following]
@@ -192,7 +195,7 @@ def simulate(service: Sequence[dict[str, float]], processes: dict[str, int], buf
 
 def service_times(receipts: Sequence[Receipt]) -> list[dict[str, float]]:
     """Seconds of each measured chunk in each stage."""
-    return [{name: r["times"][name][1] - r["times"][name][0] for name in STAGE_NAMES} for r in receipts]
+    return [{name: end - start for name, (start, end, _) in r["times"].items()} for r in receipts]
 
 
 def wall(receipts: Sequence[Receipt]) -> float:

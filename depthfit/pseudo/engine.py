@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+from depthfit.pseudo.perceive import PerceiveStage
 from depthfit.pseudo.records import Chunk, ChunkRef
-from depthfit.pseudo.stages import STAGES, Job
+from depthfit.pseudo.stages import FitStage, GateStage, Job, ReadStage, WriteStage
 
 
 class Engine(Protocol):
@@ -38,7 +39,10 @@ class LocalEngine:
         return (function(job, item) for item in items)
 
     def stream(self, job: Job, chunks: list[ChunkRef]) -> Iterator[Chunk]:
-        stages = [stage(job) for stage in STAGES] if chunks else []
+        perceive = [PerceiveStage] if job.config.perceive.depth != "none" else []
+        kinds: list[Callable[[Job], Callable[[Chunk], Chunk]]]
+        kinds = [ReadStage, *perceive, FitStage, GateStage, WriteStage]
+        stages = [kind(job) for kind in kinds] if chunks else []
         for ref in chunks:
             chunk = Chunk(ref)
             for stage in stages:

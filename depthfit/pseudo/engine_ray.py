@@ -9,13 +9,15 @@ name that follows from the plan, so doing it twice leaves one, and not doing it 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from depthfit.errors import DepthfitError, InputError
-from depthfit.pseudo.config import PseudoConfig
+from depthfit.pseudo.config import PerceiveConfig, PseudoConfig
+from depthfit.pseudo.perceive import PerceiveStage
 from depthfit.pseudo.records import Chunk, ChunkRef
 from depthfit.pseudo.stages import FitStage, GateStage, Job, ReadStage, WriteStage
 
@@ -42,11 +44,15 @@ class RayEngine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self.ray = _module()
         own = config.address is None
-        cores = config.workers * config.cpus_per_worker + OWN_CPUS if own else None
+        cores = None
+        if own:
+            cores = config.workers * config.cpus_per_worker + OWN_CPUS
+            if config.perceive.depth != "none":
+                cores += config.perceive.workers * config.perceive.cpus_per_worker
         try:
             self.ray.init(
                 address="local" if own else config.address,
-                num_cpus=None if cores is None else int(cores),
+                num_cpus=None if cores is None else math.ceil(cores),
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 **({"include_dashboard": False} if own else {}),
@@ -79,13 +85,9 @@ class RayEngine:
         data = self.ray.data.from_items(rows, override_num_blocks=len(rows))
         light = {"num_cpus": LIGHT_CPUS, "fn_args": (job,)}
         data = data.map(_read, **light)
-        data = data.map(
-            _Fit,
-            fn_constructor_args=(job,),
-            concurrency=config.workers if config.address is None else (1, config.workers),
-            num_cpus=config.cpus_per_worker,
-            num_gpus=config.gpus_per_worker,
-        )
+        if config.perceive.depth != "none":
+            data = data.map(_Perceive, **self._pool(job, config.perceive))
+        data = data.map(_Fit, **self._pool(job, config))
         data = data.map(_gate_and_write, **light)
         try:
             for row in data.iter_rows():
@@ -93,6 +95,15 @@ class RayEngine:
         except self.ray.exceptions.RayError as error:
             fix = "What is finished is kept: run the same command again."
             raise DepthfitError(f"ray: {str(error).strip().splitlines()[-1]}. {fix}") from error
+
+    def _pool(self, job: Job, share: PseudoConfig | PerceiveConfig) -> dict[str, Any]:
+        """Arguments of a pool of actors. A joined cluster may have fewer places than are asked for."""
+        return {
+            "fn_constructor_args": (job,),
+            "concurrency": share.workers if self.config.address is None else (1, share.workers),
+            "num_cpus": share.cpus_per_worker,
+            "num_gpus": share.gpus_per_worker,
+        }
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
         task = self.ray.remote(num_cpus=LIGHT_CPUS, max_retries=-1)(function)
@@ -111,6 +122,14 @@ class RayEngine:
 
 def _read(row: Row, job: Job) -> Row:
     return _through(row, ReadStage(job))
+
+
+class _Perceive:
+    def __init__(self, job: Job) -> None:
+        self.stage = PerceiveStage(job)
+
+    def __call__(self, row: Row) -> Row:
+        return _through(row, self.stage)
 
 
 class _Fit:

@@ -118,7 +118,8 @@ def queues(receipts: Sequence[Receipt]) -> dict[str, dict[str, float]]:
     From the stages' own clocks: machines whose clocks differ blur it by as much.
     """
     figures = {}
-    for before, after in pairwise(STAGE_NAMES):
+    present = [name for name in STAGE_NAMES if any(name in r["times"] for r in receipts)]
+    for before, after in pairwise(present):
         both = [r["times"] for r in receipts if before in r["times"] and after in r["times"]]
         events = sorted([(t[before][1], 1) for t in both] + [(t[after][0], -1) for t in both])
         if not events:

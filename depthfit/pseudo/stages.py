@@ -1,4 +1,4 @@
-"""The stages that a chunk passes, the same in every engine: read, fit, gate, write.
+"""The stages that a chunk passes, the same in every engine: read, (perceive,) fit, gate, write.
 
 A stage is made once a process from a :class:`Job` and then called with chunks. What fails of one person or
 one image becomes a reason in that person's row; what fails of the storage stops the run.
@@ -207,8 +207,8 @@ class WriteStage:
             chunk.storage_error = f"{self.layout.part(chunk.ref)}: {error.strerror or error}"
 
 
-STAGES: tuple[Callable[[Job], Callable[[Chunk], Chunk]], ...] = (ReadStage, FitStage, GateStage, WriteStage)
-STAGE_NAMES = ("read", "fit", "gate", "write")
+STAGE_NAMES = ("read", "perceive", "fit", "gate", "write")
+"""In order; a run that estimates nothing from images does without ``perceive``."""
 
 
 def timed(name: str, work: Callable[[Chunk], None], chunk: Chunk) -> Chunk:

@@ -208,3 +208,27 @@ def test_settings_that_cannot_be_are_refused(
     with pytest.raises(InputError, match=word):
         refine(scene, tmp_path / "out", "keypoint_format=coco17", *settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_depth_is_perceived_where_there_is_none(scene: Path, tmp_path: Path) -> None:
+    pytest.importorskip(
+        "transformers", reason="perception needs transformers: pip install depthfit[perception]"
+    )
+    from depthfit.pseudo.synthetic import write_tars
+    from tests.perception.networks import FOLDERS, write_tiny
+
+    write_tiny(tmp_path / "models", "depth")
+    (tar, *_) = write_tars(scene, tmp_path / "tars", "coco17", images_a_tar=2, depth=False)
+    model = f"perceive.model={tmp_path / 'models' / FOLDERS['depth']}"
+    plain = refine(tar, tmp_path / "plain")
+    seen = refine(tar, tmp_path / "seen", "perceive.depth=depth_pro", model)
+    assert "perceive" in seen["stages"]
+    assert "perceive" not in plain["stages"]
+    evidence = [
+        {row["evidence"] for row in read_index(tmp_path / out / "index" / "000000.parquet")}
+        for out in ("plain", "seen")
+    ]
+    assert evidence == [{"keypoints+mask"}, {"keypoints+depth+mask"}]
+    provenance = json.loads((tmp_path / "seen" / "provenance.json").read_text())
+    assert "perceived: depth_pro" in provenance["evidence"]
+    assert any("safetensors" in name and "tokenizer" not in name for name in provenance["model_files"])
