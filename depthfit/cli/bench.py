@@ -9,6 +9,7 @@ from depthfit.bench.accuracy import AccuracyConfig, run_accuracy
 from depthfit.bench.camera_bias import CameraBiasConfig, run_camera_bias
 from depthfit.bench.gate import GateBenchConfig, run_gate
 from depthfit.bench.perception import STAGES, run_perception
+from depthfit.bench.pseudo import PseudoBenchConfig, run_pseudo
 from depthfit.bench.speed import SpeedConfig, run_speed
 from depthfit.bench.stage import PerceptionConfig
 from depthfit.cli.help import settings, wants_help
@@ -18,6 +19,7 @@ USAGE = """usage: depthfit bench accuracy [table=fits|tokens] [quick=true] [key=
        depthfit bench camera scene=FOLDER fits=OUT/fits.npz [key=value ...]
        depthfit bench speed [key=value ...]
        depthfit bench gate [quick=true] [key=value ...]
+       depthfit bench pseudo [key=value ...]
        depthfit bench perception [stages=[NAME,...]] [key=value ...]
 """
 
@@ -30,6 +32,7 @@ def run(arguments: Sequence[str]) -> int:
             "camera": CameraBiasConfig,
             "speed": SpeedConfig,
             "gate": GateBenchConfig,
+            "pseudo": PseudoBenchConfig,
             "perception": PerceptionConfig,
         }
         print("\n".join([USAGE, *(f"{name}:\n{settings(schema)}\n" for name, schema in schemas.items())]))
@@ -46,6 +49,9 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if arguments[0] == "gate":
         print(run_gate(load_config(arguments[1:], GateBenchConfig)))
+        return 0
+    if arguments[0] == "pseudo":
+        print(run_pseudo(load_config(arguments[1:], PseudoBenchConfig)))
         return 0
     if arguments[0] == "perception":
         print(run_perception(load_config(arguments[1:], PerceptionConfig)))
