@@ -150,7 +150,8 @@ def _killed_lines(out: Path, killed: Sequence[str], starts: int, seconds: float)
     outcomes = ", ".join(f"{count} {name}" for name, count in summary["outcomes"].items())
     return [
         f"{summary['people']} people in {summary['images']} images of {summary['shards']} tars: "
-        f"{outcomes}; {sum(summary['outcomes'].values())} accounted for, none twice; {seconds:.0f} s with {starts} starts.",
+        f"{outcomes}; {sum(summary['outcomes'].values())} accounted for, none twice; {seconds:.0f} s with "
+        f"{starts} starts.",
         f"Killed: {'; '.join(killed)}. Chunks whose receipt came twice: {again}.",
         "Peak memory of the fitting processes that lived longest: "
         + "; ".join(
