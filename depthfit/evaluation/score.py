@@ -42,12 +42,12 @@ class Scores:
     Attributes:
         rows: One dict a person: imgname, person, status, accepted, ``ERRORS`` and ``SHARES``, and each of
             these with ``initial_`` before it.
-        summary: ``protocol``; ``people``, ``images``, ``missing`` (in the truth but not in the fit)
-            and ``missing_people``, their names; ``accepted`` (share), ``worse`` (share whose MPJPE grew); per column ``{mean, median, low, high}``
-            (95 % bootstrap interval of the mean over images, or over ``group`` where the truth has it);
-            ``difference``: per column refined minus initial, ``{mean, low, high, worse}``;
-            ``coverage`` of the stated intervals; ``depth_order`` of people who share an image; ``pck``
-            averaged over keypoints.
+        summary: ``protocol``; ``people``, ``images``; ``missing`` (number of people in the truth but not in
+            the fit) and ``missing_people``, their names; ``accepted`` (share), ``worse`` (share whose MPJPE
+            grew); per column ``{mean, median, low, high}`` (95 % bootstrap interval of the mean over images,
+            or over ``group`` where the truth has it); ``difference``: per column refined minus initial,
+            ``{mean, low, high, worse}``; ``coverage`` of the stated intervals; ``depth_order`` of people who
+            share an image; ``pck`` averaged over keypoints.
     """
 
     rows: list[dict[str, Any]]
