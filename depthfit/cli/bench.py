@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from depthfit.bench.accuracy import AccuracyConfig, run_accuracy
 from depthfit.bench.camera_bias import CameraBiasConfig, run_camera_bias
 from depthfit.bench.gate import GateBenchConfig, run_gate
+from depthfit.bench.masks import MaskBenchConfig, run_masks
 from depthfit.bench.perception import STAGES, run_perception
 from depthfit.bench.pseudo import PseudoBenchConfig, run_pseudo
 from depthfit.bench.speed import SpeedConfig, run_speed
@@ -19,6 +20,7 @@ USAGE = """usage: depthfit bench accuracy [table=fits|tokens] [quick=true] [key=
        depthfit bench camera scene=FOLDER fits=OUT/fits.npz [key=value ...]
        depthfit bench speed [key=value ...]
        depthfit bench gate [quick=true] [key=value ...]
+       depthfit bench masks [key=value ...]
        depthfit bench pseudo [key=value ...]
        depthfit bench perception [stages=[NAME,...]] [key=value ...]
 """
@@ -33,6 +35,7 @@ def run(arguments: Sequence[str]) -> int:
             "speed": SpeedConfig,
             "gate": GateBenchConfig,
             "pseudo": PseudoBenchConfig,
+            "masks": MaskBenchConfig,
             "perception": PerceptionConfig,
         }
         print("\n".join([USAGE, *(f"{name}:\n{settings(schema)}\n" for name, schema in schemas.items())]))
@@ -49,6 +52,9 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if arguments[0] == "gate":
         print(run_gate(load_config(arguments[1:], GateBenchConfig)))
+        return 0
+    if arguments[0] == "masks":
+        print(run_masks(load_config(arguments[1:], MaskBenchConfig)))
         return 0
     if arguments[0] == "pseudo":
         print(run_pseudo(load_config(arguments[1:], PseudoBenchConfig)))
