@@ -134,6 +134,14 @@ def curve(people: Sequence[Row], order: Callable[[Row], float]) -> list[float]:
     return out
 
 
+def limit_at(people: Sequence[Row], order: Callable[[Row], float]) -> list[float]:
+    """The limits of a measure that keep ``SHARES`` of the people."""
+    values = sorted(abs(order(row)) for row in people if row["accepted"])
+    if order(people[0]) < 0:
+        values.reverse()
+    return [values[min(max(round(share * len(people)), 1), len(values)) - 1] for share in SHARES]
+
+
 def gate_figures(people: Sequence[Row], gate: GateConfig) -> dict[str, float]:
     """Share kept, errors, and how often a kept label is better than the original.
 
@@ -166,6 +174,7 @@ def figures(people: Sequence[Row], gate: GateConfig) -> dict[str, Any]:
     return {
         "shares": SHARES,
         "curves": {name: curve(people, order) for name, order in orders().items()},
+        "limits": {name: limit_at(people, order) for name, order in orders().items()},
         "gate": gate_figures(people, gate),
     }
 
@@ -175,11 +184,14 @@ def curve_table(people: Sequence[Row]) -> str:
     head = "| kept by | " + " | ".join(f"{share:.0%}" for share in SHARES) + " |"
     lines = [head, "|---|" + "---|" * len(SHARES)]
     for name, order in orders().items():
-        lines.append(f"| {name} | " + " | ".join(f"{mm:.1f}" for mm in curve(people, order)) + " |")
+        pairs = zip(curve(people, order), limit_at(people, order), strict=True)
+        lines.append(f"| {name} | " + " | ".join(f"{mm:.1f} ({limit:.3g})" for mm, limit in pairs) + " |")
     mean = np.mean([row["initial_error"] for row in people])
-    return "\n".join(
-        [f"Mean label error, mm, of the kept; {len(people)} people, originals {mean:.1f} mm.", "", *lines]
+    title = (
+        f"Mean label error, mm, of the kept (and the limit that keeps so many); {len(people)} people, "
+        f"originals {mean:.1f} mm."
     )
+    return "\n".join([title, "", *lines])
 
 
 def gate_table(people: Sequence[Row], gate: GateConfig) -> str:

@@ -155,7 +155,9 @@ class FitStage:
                 @ self.fitter.body.v_template.new_tensor(fit.refined.betas)
             )
             row = fitted_row(item, start, (image, image.people[done]), fit, pelvis.cpu().numpy())
-            rows.append(row if is_finite(row) else failed_row(item, subject.person, "fit_not_finite"))
+            rows.append(
+                row if is_finite(row) else failed_row(item, subject.person, f"fit_not_finite: {fit.status}")
+            )
             done += 1
         return rows
 
