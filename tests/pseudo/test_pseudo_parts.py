@@ -30,7 +30,7 @@ GOOD |= {"accepted": True, "status": "refined"}
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.setting)
 def test_each_limit_refuses_beyond_itself_and_says_so(limit: Any) -> None:
-    gate = GateConfig(**{limit.setting: 10})
+    gate = GateConfig(**{limit.setting: 10.0})
     at, beyond = {**GOOD, limit.column: 10.0}, {**GOOD, limit.column: 9.99 if limit.least else 10.01}
     assert doubts(at, gate) == []
     (reason,) = doubts(beyond, gate)

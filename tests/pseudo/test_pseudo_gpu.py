@@ -1,0 +1,52 @@
+"""A GPU that is too small for a batch: nobody is lost, and the labels are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from depthfit.pseudo.layout import write_plan
+from depthfit.pseudo.records import Chunk, ChunkRef
+from depthfit.pseudo.source_tars import TarSource
+from depthfit.pseudo.stages import FitStage, Job, ReadStage
+from tests.pseudo.conftest import settings
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+]
+
+
+def fitted(job: Job, stage: FitStage) -> tuple[Chunk, int]:
+    """All people in one chunk, and the most bytes that torch held meanwhile."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    chunk = stage(ReadStage(job)(Chunk(ChunkRef("000000", 0))))
+    return chunk, torch.cuda.max_memory_reserved()
+
+
+def test_a_gpu_out_of_memory_halves_the_batch(tars: Path, tmp_path: Path) -> None:
+    source = TarSource(str(tars / "000000.tar"), None, 100)
+    job = Job(source, settings("device=cuda"), str(tmp_path))
+    write_plan(job.layout.plan("000000"), source.plan(source.units()[0]))
+    stage = FitStage(job)
+    whole, most = fitted(job, stage)
+    stage.halving.limit = 1
+    _, least = fitted(job, stage)
+    stage.halving.limit = len(whole.items)
+    assert whole.halvings == 0
+    assert least < most
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((least + most) / 2 / total)
+    try:
+        squeezed, _ = fitted(job, stage)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert squeezed.halvings > 0
+    assert [row["status"] for row in squeezed.rows] == [row["status"] for row in whole.rows]
+    for a, b in zip(squeezed.rows, whole.rows, strict=True):
+        np.testing.assert_allclose(a["pose"], b["pose"], atol=1e-2)
