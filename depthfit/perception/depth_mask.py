@@ -38,10 +38,16 @@ _ROBUST_LOG = 0.02
 _RING, _PLANE_REACH = 0.1, 0.35
 """Per stature: width of the ring around the figure in which touching surfaces are looked for, and how far
 into the figure they go on."""
-_PLANE_TOLERANCE, _PLANE_SHARE, _PLANE_TRIES = 0.025, 0.3, 60
+_PLANE_TOLERANCE, _PLANE_SHARE, _PLANE_TRIES = 0.04, 0.3, 60
 """Of log depth; least share of a region that lies on the plane; draws of three points."""
 _PLANE_POINTS = 2000
+_PLANE_BLUR, _PLANE_NOISE = 0.03, 0.01
+"""Per stature: how far the surface's own depth beside the figure is carried into it; and by how much (log
+depth) the figure stands off it there."""
+_REGION_AREA, _PLANE_AREA = 0.002, 0.02
+"""Per square of the stature: least area of a region of the ring, and of its plane outside the figure."""
 _EDGE_WINDOW = 7
+_NOWHERE = 1e9
 """Native px: networks blend the two sides of an edge within 2 to 3 px on either side."""
 _BONE_WEIGHT, _MIDDLE_WEIGHT = 10.0, 1.0
 """Of a pixel that two people claim: per stature from the bone, and per metre from the person's middle."""
@@ -71,6 +77,7 @@ def depth_masks(
     reading = depth.metres > 0
     log_depth = cv2.medianBlur(np.log(np.where(reading, depth.metres, 1e6)).astype(np.float32), 5)
     inverse = np.where(reading, 1 / np.where(reading, depth.metres, 1), 0).astype(np.float32)
+    inverse = cv2.medianBlur(inverse, 3)
     figures = [None if person is None else make_figure(person, depth.to_native) for person in people]
     bodies = np.zeros(log_depth.shape, bool)
     for figure in figures:
@@ -109,7 +116,7 @@ def _claim(figure: Figure, log_depth: np.ndarray, inverse: np.ndarray, bodies: n
     reach = figure.draw(log_depth.shape, REACH)
     mask = reach & (away < tolerance)
     ring = (away < tolerance) & ~reach & ~bodies & _dilate(reach, round(_RING * figure.stature))
-    mask &= ~_touching(ring, log_depth, figure.stature)
+    mask &= ~_touching(ring, bodies, log_depth, figure.stature)
     mask = _connected(mask, on_bone)
     mask = _to_edge(mask, inverse)
     price = away / tolerance + _BONE_WEIGHT * far / figure.stature
@@ -173,15 +180,18 @@ def _robust_line(along: np.ndarray, values: np.ndarray) -> np.ndarray:
     return line
 
 
-def _touching(ring: np.ndarray, log_depth: np.ndarray, stature: float) -> np.ndarray:
-    """(h, w) bool, pixels on or behind a plane that reaches the figure from a region of ``ring``."""
+def _touching(ring: np.ndarray, bodies: np.ndarray, log_depth: np.ndarray, stature: float) -> np.ndarray:
+    """(h, w) bool, pixels on or behind a plane that reaches the figure from a region of ``ring``.
+
+    A hand or a skirt beyond the figure's reach is flat too; but a plane that a person touches goes on.
+    """
     touching = np.zeros(ring.shape, bool)
     rng = np.random.default_rng(0)
     inverse = np.exp(-log_depth)
     rows, columns = np.mgrid[: ring.shape[0], : ring.shape[1]]
     count, regions, stats, _ = cv2.connectedComponentsWithStats(ring.astype(np.uint8))
     for k in range(1, count):
-        if stats[k, cv2.CC_STAT_AREA] < max(0.002 * stature**2, 30):
+        if stats[k, cv2.CC_STAT_AREA] < max(_REGION_AREA * stature**2, 30):
             continue
         region = regions == k
         y, x = np.nonzero(region)
@@ -189,10 +199,26 @@ def _touching(ring: np.ndarray, log_depth: np.ndarray, stature: float) -> np.nda
         plane = _fit_plane(rng, x[pick], y[pick], inverse[y[pick], x[pick]])
         if plane is None:
             continue
-        beyond = inverse < (plane[0] * columns + plane[1] * rows + plane[2]) * (1 + _PLANE_TOLERANCE)
+        ratio = inverse / np.maximum(plane[0] * columns + plane[1] * rows + plane[2], 1e-9)
+        outside = _connected((np.abs(ratio - 1) < _PLANE_TOLERANCE) & ~bodies, region)
+        if outside.sum() < _PLANE_AREA * stature**2:
+            continue
         distance = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5)
-        touching |= beyond & (distance < _PLANE_REACH * stature)
+        level = _spread_level(ratio, outside, _PLANE_BLUR * stature)
+        touching |= (ratio < level * (1 + _PLANE_NOISE)) & (distance < _PLANE_REACH * stature)
     return touching
+
+
+def _spread_level(ratio: np.ndarray, outside: np.ndarray, blur_px: float) -> np.ndarray:
+    """(h, w) depth of the surface over that of the plane, carried smoothly from ``outside`` into the figure.
+
+    The errors of a depth network are smooth, and several times those of a pixel.
+    """
+    weight, total = (
+        cv2.GaussianBlur(np.where(outside, value, 0).astype(np.float32), (0, 0), blur_px)
+        for value in (1.0, ratio)
+    )
+    return np.where(weight > 1e-3, total / np.maximum(weight, 1e-3), 1.0)
 
 
 def _fit_plane(
@@ -227,7 +253,8 @@ def _to_edge(mask: np.ndarray, inverse: np.ndarray) -> np.ndarray:
     """``mask`` with its outline half-way up the steps of inverse depth that run along it."""
     window = np.ones((_EDGE_WINDOW, _EDGE_WINDOW), np.uint8)
     near = cv2.dilate(np.where(mask, inverse, 0), window)
-    far = cv2.erode(inverse, window)
+    # Steps inside the mask, such as an arm before the chest, are no outline.
+    far = cv2.erode(np.where(mask, np.float32(_NOWHERE), inverse), window)
     step = _dilate(mask, _EDGE_WINDOW // 2) & (near > far * (1 + EDGE_LOG_JUMP))
     inside = (inverse > (near + far) / 2) & (inverse < near * (1 + EDGE_LOG_JUMP))
     return np.where(step, inside, mask)
