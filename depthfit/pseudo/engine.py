@@ -19,6 +19,9 @@ class Engine(Protocol):
     def stream(self, job: Job, chunks: list[ChunkRef]) -> Iterator[Chunk]:
         """Receipts of chunks that have passed all stages."""
 
+    def state(self) -> str:
+        """Chunks at work + chunks that wait, by stage, for the progress bar."""
+
     def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Begin a call beside the stream; ``collect`` gives its result."""
 
@@ -48,6 +51,9 @@ class LocalEngine:
             for stage in stages:
                 chunk = stage(chunk)
             yield chunk
+
+    def state(self) -> str:
+        return ""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
         self._done.append(function(*arguments))

@@ -1,9 +1,11 @@
-"""Ray Data: the stages as a streaming dataset of chunks over a cluster.
+"""Ray: the stages as pools of processes over a cluster, and a driver that hands out chunks.
 
-A row is a chunk of images, pickled. It is the batch that is fitted together, formed across images, and the
-same in every engine, so that labels do not depend on where they were made. Ray moves, queues and retries
-chunks; that none is lost or doubled does not rest on Ray but on the files: a chunk's part is renamed into a
-name that follows from the plan, so doing it twice leaves one, and not doing it leaves a gap that is seen.
+Ray Data was tried first. When a node is lost and the others have no free place, what it had handed to the
+node's actors waits for their restart, and the run stands still for good. Here an actor that is gone is gone:
+its chunks are handed out anew, and a replacement takes part once it has found a place. A chunk is the batch
+that is fitted together, formed across images, and the same in every engine, so that labels do not depend on
+where they were made. That none is lost or doubled does not rest on Ray but on the files: a chunk's part is
+renamed into a name that follows from the plan, so doing it twice leaves one, and not doing it leaves a gap.
 """
 
 from __future__ import annotations
@@ -12,23 +14,28 @@ import logging
 import math
 import os
 import pickle
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from depthfit.errors import DepthfitError, InputError
-from depthfit.pseudo.config import PerceiveConfig, PseudoConfig
+from depthfit.pseudo.config import PseudoConfig
 from depthfit.pseudo.perceive import PerceiveStage
+from depthfit.pseudo.ray_pools import Actors, Pool, Tasks, finish_chunk, read_chunk
 from depthfit.pseudo.records import Chunk, ChunkRef
-from depthfit.pseudo.stages import FitStage, GateStage, Job, ReadStage, WriteStage
+from depthfit.pseudo.stages import FitStage, Job
 
 if TYPE_CHECKING:
     import ray
 
-Row = dict[str, bytes]
-LIGHT_CPUS = 0.25
-"""Share of a core that reading, gating, writing and putting together ask for."""
-OWN_CPUS = 1.0
-"""Cores, beside those of the workers, that a cluster of our own has for them."""
+_log = logging.getLogger(__name__)
+AHEAD = 3
+"""Chunks on their way, for each process that fits: the others are not read yet (back-pressure)."""
+MOST_TRIES = 5
+"""A chunk that took so many processes with it is what kills them."""
+PATIENCE = 60.0
+"""s without any process that fits, before it is said."""
 
 
 class RayEngine:
@@ -44,15 +51,13 @@ class RayEngine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self.ray = _module()
         own = config.address is None
-        cores = None
-        if own:
-            cores = config.workers * config.cpus_per_worker + OWN_CPUS
-            if config.perceive.depth != "none":
-                cores += config.perceive.workers * config.perceive.cpus_per_worker
+        cores = config.workers * config.cpus_per_worker
+        if config.perceive.depth != "none":
+            cores += config.perceive.workers * config.perceive.cpus_per_worker
         try:
             self.ray.init(
                 address="local" if own else config.address,
-                num_cpus=None if cores is None else math.ceil(cores),
+                num_cpus=math.ceil(cores) if own else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 **({"include_dashboard": False} if own else {}),
@@ -60,53 +65,65 @@ class RayEngine:
         except (ConnectionError, RuntimeError, ValueError) as error:
             fix = "Start one (`ray start --head`), or leave address out to use this machine alone."
             raise InputError("command line", "address", f"{config.address}: {error}", fix) from error
-        context = self.ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         self._pending: list[Any] = []
+        self._pools: list[Pool] = []
 
     def each(self, function: Callable[[Job, Any], Any], job: Job, items: Iterable[Any]) -> Iterator[Any]:
-        task = self.ray.remote(num_cpus=LIGHT_CPUS, max_retries=-1)(function)
-        limit = max(2, int(self.ray.cluster_resources().get("CPU", 1) / LIGHT_CPUS))
+        task = self.ray.remote(num_cpus=0, max_retries=-1)(function)
+        limit = max(2, int(self.ray.cluster_resources().get("CPU", 1)))
         waiting: list[Any] = []
         for item in items:
             waiting.append(task.remote(job, item))
             if len(waiting) >= limit:
                 done, waiting = self.ray.wait(waiting)
-                yield from self.ray.get(done)
-        yield from self.ray.get(waiting)
+                yield from self._get(done)
+        yield from self._get(waiting)
 
     def stream(self, job: Job, chunks: list[ChunkRef]) -> Iterator[Chunk]:
         if not chunks:
             return
-        config = self.config
-        rows = [{"chunk": pickle.dumps(Chunk(ref))} for ref in chunks]
-        # One chunk a block: a block is what goes to a worker, and what is done again when one dies.
-        data = self.ray.data.from_items(rows, override_num_blocks=len(rows))
-        light = {"num_cpus": LIGHT_CPUS, "fn_args": (job,)}
-        data = data.map(_read, **light)
-        if config.perceive.depth != "none":
-            data = data.map(_Perceive, **self._pool(job, config.perceive))
-        data = data.map(_Fit, **self._pool(job, config))
-        data = data.map(_gate_and_write, **light)
-        try:
-            for row in data.iter_rows():
-                yield pickle.loads(row["chunk"])
-        except self.ray.exceptions.RayError as error:
-            fix = "What is finished is kept: run the same command again."
-            raise DepthfitError(f"ray: {str(error).strip().splitlines()[-1]}. {fix}") from error
+        config, held = self.config, self.ray.put(job)
+        fit = Actors(self.ray, FitStage, held, config)
+        perceive = [Actors(self.ray, PerceiveStage, held, config.perceive)]
+        self._pools = [
+            Tasks(self.ray, read_chunk, held),
+            *(perceive if config.perceive.depth != "none" else []),
+            fit,
+            Tasks(self.ray, finish_chunk, held),
+        ]
+        todo, tries, left, seen = deque(chunks), Counter[str](), len(chunks), time.monotonic()
+        while left:
+            on_their_way = sum(len(pool.queue) + len(pool.running) for pool in self._pools)
+            while todo and on_their_way < AHEAD * max(fit.places, 1):
+                chunk = todo.popleft()
+                self._pools[0].queue.append((chunk, self.ray.put(pickle.dumps(Chunk(chunk)))))
+                on_their_way += 1
+            for pool in reversed(self._pools):
+                pool.start()
+            for n, pool in enumerate(self._pools):
+                finished, lost = pool.finished()
+                for chunk in lost:
+                    tries[chunk.name] += 1
+                    if tries[chunk.name] >= MOST_TRIES:
+                        raise DepthfitError(f"{chunk.name}: {MOST_TRIES} processes died of this chunk")
+                    todo.appendleft(chunk)
+                if pool is not self._pools[-1]:
+                    self._pools[n + 1].queue.extend(finished)
+                    continue
+                for _, receipt in finished:
+                    left -= 1
+                    yield pickle.loads(self._get([receipt])[0])
+            seen = self._complain(fit, seen)
+            self._wait()
+        for pool in self._pools:
+            pool.close()
+        self._pools = []
 
-    def _pool(self, job: Job, share: PseudoConfig | PerceiveConfig) -> dict[str, Any]:
-        """Arguments of a pool of actors. A joined cluster may have fewer places than are asked for."""
-        return {
-            "fn_constructor_args": (job,),
-            "concurrency": share.workers if self.config.address is None else (1, share.workers),
-            "num_cpus": share.cpus_per_worker,
-            "num_gpus": share.gpus_per_worker,
-        }
+    def state(self) -> str:
+        return " ".join(f"{pool.name} {len(pool.running)}+{len(pool.queue)}" for pool in self._pools)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
-        task = self.ray.remote(num_cpus=LIGHT_CPUS, max_retries=-1)(function)
+        task = self.ray.remote(num_cpus=0, max_retries=-1)(function)
         self._pending.append(task.remote(*arguments))
 
     def collect(self, wait: bool) -> list[Any]:
@@ -114,48 +131,42 @@ class RayEngine:
             return []
         count, timeout = len(self._pending), None if wait else 0
         done, self._pending = self.ray.wait(self._pending, num_returns=count, timeout=timeout)
-        return list(self.ray.get(done))
+        return self._get(done)
 
     def close(self) -> None:
         self.ray.shutdown()
 
+    def _wait(self) -> None:
+        """Until something happens."""
+        watched = [ref for pool in self._pools for ref in pool.watched()]
+        if watched:
+            self.ray.wait(watched, num_returns=1, timeout=1.0, fetch_local=False)
 
-def _read(row: Row, job: Job) -> Row:
-    return _through(row, ReadStage(job))
+    def _complain(self, fit: Actors, seen: float) -> float:
+        now = time.monotonic()
+        if fit.places:
+            return now
+        if now - seen > PATIENCE:
+            _log.warning("no process that fits for %.0f s: the cluster has no place for one", PATIENCE)
+            return now
+        return seen
 
-
-class _Perceive:
-    def __init__(self, job: Job) -> None:
-        self.stage = PerceiveStage(job)
-
-    def __call__(self, row: Row) -> Row:
-        return _through(row, self.stage)
-
-
-class _Fit:
-    def __init__(self, job: Job) -> None:
-        self.stage = FitStage(job)
-
-    def __call__(self, row: Row) -> Row:
-        return _through(row, self.stage)
-
-
-def _gate_and_write(row: Row, job: Job) -> Row:
-    return _through(row, GateStage(job), WriteStage(job))
+    def _get(self, refs: list[Any]) -> list[Any]:
+        try:
+            return list(self.ray.get(refs))
+        except self.ray.exceptions.RayError as error:
+            raise cluster_error(error) from error
 
 
-def _through(row: Row, *stages: Callable[[Chunk], Chunk]) -> Row:
-    chunk: Chunk = pickle.loads(row["chunk"])
-    chunk.bytes_moved += len(row["chunk"])
-    for stage in stages:
-        chunk = stage(chunk)
-    return {"chunk": pickle.dumps(chunk)}
+def cluster_error(error: Exception) -> DepthfitError:
+    """What Ray says in a sentence."""
+    last = str(error).strip().splitlines()[-1]
+    return DepthfitError(f"ray: {last}. What is finished is kept: run the same command again.")
 
 
 def _module() -> ray:
     try:
         import ray
-        import ray.data
     except ImportError as error:
         fix = 'Install it: pip install "depthfit[ray]".'
         raise InputError("engine", "ray", f"not installed ({error})", fix) from error

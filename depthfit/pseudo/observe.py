@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -59,11 +60,13 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def note(self, chunk: Chunk) -> None:
-        """Count a chunk."""
+    def note(self, chunk: Chunk, state: str) -> None:
+        """Count a chunk; ``state`` is the engine's."""
         self.outcomes.update(str(row["outcome"]) for row in chunk.rows)
         counts = ", ".join(f"{self.outcomes[name]} {name}" for name in OUTCOMES if self.outcomes[name])
-        self.progress.update(self.task, advance=len(chunk.rows), description=f"Refining ({counts})")
+        queue = f" [{state}]" if state else ""
+        text = escape(f"Refining ({counts}){queue}")
+        self.progress.update(self.task, advance=len(chunk.rows), description=text)
         with self.path.open("a") as file:
             file.write(json.dumps(receipt(chunk)) + "\n")
 

@@ -179,7 +179,7 @@ class _Run:
     def _take(self, engine: Engine, chunk: Chunk, monitor: observe.Monitor) -> None:
         if chunk.storage_error:
             raise StorageError(chunk.storage_error)
-        monitor.note(chunk)
+        monitor.note(chunk, engine.state())
         self._check_errors(chunk)
         self.left[chunk.ref.unit] -= 1
         if self.left[chunk.ref.unit] == 0:
