@@ -12,7 +12,7 @@ from depthfit.run.prepare import PrepareConfig, PrepareSummary, prepare_scene
 USAGE = """usage: depthfit prepare IMAGES SCENE [init=keypoints|tokenhmr|hmr2] [config.yaml] [key=value ...]
 
 Makes SCENE from the jpg and png files of IMAGES: people (RT-DETR), keypoints (ViTPose), depth (Depth Pro),
-masks (SAM, or from the depth map), and with init=tokenhmr or init=hmr2 predictions. The stages run one after
+masks (SAM, where it is here), and with init=tokenhmr or init=hmr2 predictions. The stages run one after
 another, each network loaded once. What an earlier run finished is not done again, and what somebody else put
 into SCENE (keypoints/, boxes.json, depth/, masks/, cameras.json, predictions.npz) is used and kept.
 

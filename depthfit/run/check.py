@@ -269,7 +269,7 @@ def _networks(folder: Path) -> list[Asset]:
             "SamImageProcessor",
             "people's masks: prepare",
             "Apache-2.0",
-            "masks from the depth map's edge around the person, or masks/ by others",
+            "the fit takes the depth map's edges; masks.source=depth, or masks/ by others",
         ),
     ]
 

@@ -341,6 +341,7 @@ def test_openpose_files_are_taken_as_they_are(photos: Path, models: Path, tmp_pa
     copied = tmp_path / "scene" / "keypoints" / "p0_keypoints.json"
     assert copied.read_bytes() == (folder / "p0_keypoints.json").read_bytes()
     assert not (tmp_path / "scene" / "keypoints.json").exists()
+    assert prepare(photos, tmp_path / "scene", models, *settings).people == summary.people
     (folder / "p0_keypoints.json").unlink()
     with pytest.raises(InputError, match="none belongs to an image"):
         prepare(photos, tmp_path / "other", models, *settings)
@@ -367,9 +368,10 @@ def test_given_keypoints_go_with_the_boxes_they_lie_in(photos: Path, models: Pat
     (scene / "boxes.json").write_text(json.dumps(boxes))
     entries = [{"image_id": "p0.png", "category_id": 1, "keypoints": points(), "score": 1.0}]
     (scene / "keypoints.json").write_text(json.dumps(entries))
-    prepare(photos, scene, models, "depth.source=none", "masks.source=none")
-    assert json.loads((scene / "boxes.json").read_text()) == boxes
-    assert json.loads((scene / "keypoints.json").read_text()) == entries
+    for more in ((), (), ("overwrite=true",)):
+        prepare(photos, scene, models, "depth.source=none", "masks.source=none", *more)
+        assert json.loads((scene / "boxes.json").read_text()) == boxes
+        assert json.loads((scene / "keypoints.json").read_text()) == entries
     record = json.loads((scene / ".prepare" / "keypoints" / "p0.json").read_text())
     found = [np.array(rows)[:, 2].any() for rows in record["people"]]
     assert found == [False, True]
@@ -391,7 +393,7 @@ def test_a_known_focal_scales_the_depth(photos: Path, models: Path, tmp_path: Pa
     np.testing.assert_allclose(ratio, 500.0 / free.depth.focal_px, rtol=1e-4)
 
 
-def test_masks_without_sam_come_from_the_depth_edge(models: Path, tmp_path: Path) -> None:
+def test_masks_from_the_depth_edge_where_they_are_asked_for(models: Path, tmp_path: Path) -> None:
     alone = tmp_path / "models"
     shutil.copytree(models, alone, ignore=shutil.ignore_patterns("sam*"))
     write_photo(tmp_path / "photos", "p.png", pixels(0, 320, 400))
@@ -404,7 +406,10 @@ def test_masks_without_sam_come_from_the_depth_edge(models: Path, tmp_path: Path
     np.savez(scene / "depth" / "p.npz", depth=depth.astype(np.float32))
     entry = {"image_id": "p.png", "category_id": 1, "keypoints": flat(person), "score": 1.0}
     (scene / "keypoints.json").write_text(json.dumps([entry]))
-    summary = prepare(tmp_path / "photos", scene, alone)
+    without = prepare(tmp_path / "photos", scene, alone)
+    assert without.stages[-1].source.startswith("none: SAM is not here")
+    assert read_scene(scene).read("p").labels is None
+    summary = prepare(tmp_path / "photos", scene, alone, "masks.source=depth")
     assert summary.stages[-1].source == "depth"
     labels = read_scene(scene).read("p").labels
     assert labels is not None
@@ -415,9 +420,9 @@ def flat(person: KeypointPerson) -> list[float]:
     return np.column_stack([person.xy, person.confidence])[: len(COCO17)].flatten().tolist()
 
 
-def test_neither_sam_nor_depth_is_said(photos: Path, models: Path, tmp_path: Path) -> None:
+def test_a_mask_that_would_need_depth_is_said(photos: Path, models: Path, tmp_path: Path) -> None:
     summary = prepare(photos, tmp_path / "scene", models, "depth.source=none", "masks.source=depth")
-    assert "no mask: without SAM" in summary.notes["p0"][0]
+    assert "no mask: it is made from the depth map" in summary.notes["p0"][0]
 
 
 @pytest.mark.parametrize(

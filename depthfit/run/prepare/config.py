@@ -65,8 +65,9 @@ class MaskConfig:
     """Where masks come from.
 
     Attributes:
-        source: ``auto`` (``sam`` where its files are on this machine, else ``depth``), ``sam``, ``depth``
-            (from the depth map's edge around the person) or ``none``.
+        source: ``auto`` (``sam`` where its files are on this machine, else ``none``), ``sam``, ``depth``
+            (from the depth map's edge around the person) or ``none``. Without a mask a fit takes the depth
+            map's edges for the outline as far as they go, which serves it better than a mask made of them.
         model: A SAM: owner/name on the hub, or a folder.
     """
 

@@ -20,6 +20,8 @@ from depthfit.evidence.keypoints import KeypointPerson
 
 HIDDEN = ".prepare"
 SETTINGS = "settings.json"
+IN_SCENE = "the scene's own files"
+"""Source of a stage whose files somebody else put into the scene."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,9 @@ class Records:
         folder = self.root / stage
         return sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith("."))
 
-    def made(self, stage: str) -> bool:
-        """Whether this stage has ever begun here."""
-        return stage in self._settings()
+    def ours(self, stage: str) -> bool:
+        """Whether prepare itself made this stage's files here."""
+        return self._settings().get(stage, {"source": IN_SCENE})["source"] != IN_SCENE
 
     def begin(self, stage: str, settings: dict[str, Any]) -> None:
         """Note a stage's settings; results of others are not mixed with these.

@@ -18,7 +18,7 @@ from depthfit.perception.detector import PersonDetector
 from depthfit.perception.hub import HubModel
 from depthfit.perception.vitpose import PoseEstimator
 from depthfit.run.prepare.config import VITPOSE
-from depthfit.run.prepare.folder import Found
+from depthfit.run.prepare.folder import IN_SCENE, Found
 from depthfit.run.prepare.sources import (
     boxes_from_file,
     boxes_of,
@@ -71,15 +71,15 @@ def _given_keypoints(run: Preparation) -> People | None:
 
 def _in_scene(run: Preparation) -> bool:
     """Whether somebody else put keypoints into the scene."""
-    file = (run.root / KEYPOINTS_FILE).is_file() and not run.records.made(POINTED)
+    file = (run.root / KEYPOINTS_FILE).is_file() and not run.records.ours(POINTED)
     return file or (run.root / KEYPOINTS_FOLDER).is_dir()
 
 
 def _box_stage(run: Preparation, given: People | None) -> None:
     config, path = run.config.boxes, run.root / BOXES_FILE
     source = config.source
-    if path.is_file() and not run.records.made(DETECTED):
-        source = str(path)
+    if path.is_file() and not run.records.ours(DETECTED):
+        source = IN_SCENE
     elif source == "auto":
         source = "detect" if given is None else "keypoints"
     if source == "keypoints" and given is None:
@@ -94,13 +94,14 @@ def _box_stage(run: Preparation, given: People | None) -> None:
             assert given is not None
             boxes = {name: boxes_of(people) for name, people in given.items()}
         else:
-            boxes = boxes_from_file(Path(source), image_matcher(run.scene()))
+            file = path if source == IN_SCENE else Path(source)
+            boxes = boxes_from_file(file, image_matcher(run.scene()))
         for name in todo:
             run.records.write(DETECTED, name, Found(boxes.get(name, np.zeros((0, 4)))).record())
 
     settings = {"model": config.model, "min_score": config.min_score} if source == "detect" else {}
     run.stage(DETECTED, source, settings, work)
-    if source != str(path):
+    if source != IN_SCENE:
         files = run.scene().images
         content = {files[name].name: run.found(name).boxes.tolist() for name in run.names}
         with atomic_path(path) as temporary:
@@ -132,10 +133,10 @@ def _keypoint_stage(run: Preparation, given: People | None) -> None:
             people = people_in_boxes(given.get(name, []), boxes)
             run.records.write(POINTED, name, Found(boxes, people).record())
 
-    source = "the scene's files" if in_scene else config.source
-    settings = {**asdict(run.config.boxes)}
+    source = IN_SCENE if in_scene else config.source
+    settings: dict[str, object] = {"boxes": asdict(run.config.boxes)}
     if given is None:
-        settings |= {"points_model": config.model, "points_min_score": config.min_score}
+        settings |= {"model": config.model, "min_score": config.min_score}
     run.stage(POINTED, source, settings, work)
     if not in_scene:
         files = run.scene().images

@@ -60,11 +60,11 @@ def prepare_scene(images: str | Path, scene: str | Path, config: PrepareConfig) 
 def _forget(run: Preparation) -> None:
     """Take away what an earlier run made, and nothing else."""
     records, root = run.records, run.root
-    for stage, file in ((DETECTED, BOXES_FILE), (POINTED, KEYPOINTS_FILE), (PREDICTED, PREDICTIONS)):
-        if records.made(stage) and any(
-            records.read(stage, n).get("made", True) for n in records.names(stage)
-        ):
+    for stage, file in ((DETECTED, BOXES_FILE), (POINTED, KEYPOINTS_FILE)):
+        if records.ours(stage):
             (root / file).unlink(missing_ok=True)
+    if any(records.read(PREDICTED, name)["made"] for name in records.names(PREDICTED)):
+        (root / PREDICTIONS).unlink(missing_ok=True)
     for stage, suffix in ((DEPTH, ".npz"), (MASKS, ".png")):
         made = [name for name in records.names(stage) if records.read(stage, name)["made"]]
         for name in made:

@@ -90,7 +90,7 @@ class Preparation:
     @property
     def keypoint_format(self) -> str | None:
         """Of the scene's keypoint files; the file that prepare writes tells its own."""
-        ours = (self.root / KEYPOINTS_FILE).is_file() and self.records.made(POINTED)
+        ours = (self.root / KEYPOINTS_FILE).is_file() and self.records.ours(POINTED)
         return None if ours else self.config.keypoints.format
 
     def found(self, name: str) -> Found:

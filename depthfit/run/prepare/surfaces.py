@@ -14,7 +14,7 @@ from depthfit.perception.depth_mask import depth_masks
 from depthfit.perception.depth_pro import DepthEstimate, estimate_depth, load_depth_pro, write_depth
 from depthfit.perception.hub import HubModel
 from depthfit.perception.sam import PersonSegmenter
-from depthfit.run.prepare.state import Preparation
+from depthfit.run.prepare.state import Preparation, StageReport
 
 DEPTH, MASKS = "depth", "masks"
 KNOWN_CAMERAS = ("cameras.json", "exif")
@@ -72,11 +72,13 @@ def segment_people(run: Preparation) -> None:
     """
     config = run.config.masks
     source = config.source
+    if source == "auto":
+        source = "none" if HubModel(config.model).find(run.models) is None else "sam"
+        if source == "none":
+            words = "none: SAM is not here, the fit takes the depth map's edges"
+            run.summary.stages.append(StageReport(MASKS, words, 0, 0, 0.0))
     if source == "none":
         return
-    model = HubModel(config.model)
-    if source == "auto":
-        source = "depth" if model.find(run.models) is None else "sam"
 
     def work(todo: list[str]) -> None:
         for name in todo:
@@ -120,7 +122,7 @@ def _by_depth(run: Preparation, todo: list[str]) -> None:
 def _depth_labels(run: Preparation, name: str, image: Path) -> np.ndarray | None:
     path = depth_file(run, name)
     if path is None:
-        run.note(name, "no mask: without SAM it is made from the depth map, and there is none")
+        run.note(name, "no mask: it is made from the depth map, and there is none")
         return None
     height, width = read_rgb(image).shape[:2]
     with run.reporting(name):
