@@ -151,8 +151,12 @@ def draw_skeleton(
     names: Sequence[str],
     color: Color | None = None,
 ) -> None:
-    """Draw limbs and points (P, 2) where ``shown`` (P,), in place; by side of the body if no ``color``."""
-    place = {name: _fixed(points[i]) for i, name in enumerate(names) if shown[i]}
+    """Draw limbs and points (P, 2) where ``shown`` (P,), in place; by side of the body if no ``color``.
+
+    A point behind the camera is NaN, and has no place in the picture.
+    """
+    drawn = shown & np.isfinite(points).all(-1)
+    place = {name: _fixed(points[i]) for i, name in enumerate(names) if drawn[i]}
     for a, b in LIMBS:
         if a in place and b in place:
             tint = color or (_side_color(a) if _side_color(a) == _side_color(b) else _MIDDLE)
@@ -165,6 +169,7 @@ def draw_skeleton(
 
 def draw_misses(picture: np.ndarray, detected: np.ndarray, projected: np.ndarray, shown: np.ndarray) -> None:
     """Rings at detections and a line from each to where the body has that keypoint, in place."""
+    shown = shown & np.isfinite(projected).all(-1)
     for seen, body in zip(detected[shown], projected[shown], strict=True):
         cv2.line(picture, _fixed(seen), _fixed(body), DETECTED, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
         cv2.circle(picture, _fixed(seen), 4 << _SUBPIXEL_BITS, DETECTED, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
