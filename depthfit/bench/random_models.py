@@ -71,6 +71,8 @@ def full_size(stage: str) -> dict[str, Any]:
             "num_hidden_layers": 32,
             "num_attention_heads": 16,
             "global_attn_indexes": [7, 15, 23, 31],
+            # Its default, 1e-10, gives products so small that a CPU computes them many times slower.
+            "initializer_range": 0.02,
         }
         return {"vision_config": vision}
     encoders = {f"{name}_model_config": dict(_DINOV2_LARGE) for name in ("image", "patch", "fov")}

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("transformers", reason='needs pip install "depthfit[perception]"')
 
@@ -441,6 +442,32 @@ def test_settings_that_cannot_be_used(
 ) -> None:
     with pytest.raises(InputError, match=words):
         prepare(photos, tmp_path / "scene", models, setting)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_here(photos: Path, models: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"torch sees no CUDA device here: use device=cpu"):
+        prepare(photos, tmp_path / "scene", models, "device=cuda")
+
+
+def test_a_hub_out_of_reach_says_what_to_fetch_and_where_to_put_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    def unreachable(name: str, local_files_only: bool, **_: Any) -> str:
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("nothing cached")
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    models = tmp_path / "models"
+    with pytest.raises(InputError) as caught:
+        prepare(photos, tmp_path / "scene", models)
+    message = str(caught.value)
+    assert "the hub cannot be reached (no route to host)" in message
+    assert "https://huggingface.co/PekingU/rtdetr_r50vd_coco_o365" in message
+    assert f"put them into {models / 'rtdetr_r50vd_coco_o365'}" in message
 
 
 def test_a_regressor_that_is_not_here_is_named_before_it_is_needed(
