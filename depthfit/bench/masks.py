@@ -100,9 +100,13 @@ def mask_table(scores: list[MaskScore]) -> str:
     ]
     for name, group in groups.items():
         if group:
-            iou = np.array([s.iou for s in group])
-            lines.append(
-                f"| {name} | {len(group)} | {iou.mean():.3f} | {np.median(iou):.3f} | {np.quantile(iou, 0.1):.3f} | "
-                f"{np.mean([s.precision for s in group]):.3f} | {np.mean([s.recall for s in group]):.3f} |"
+            iou = [s.iou for s in group]
+            values = (
+                np.mean(iou),
+                np.median(iou),
+                np.quantile(iou, 0.1),
+                np.mean([s.precision for s in group]),
+                np.mean([s.recall for s in group]),
             )
+            lines.append(" | ".join([f"| {name}", str(len(group)), *(f"{v:.3f}" for v in values)]) + " |")
     return "\n".join(lines)
