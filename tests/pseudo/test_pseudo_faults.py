@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -72,6 +73,27 @@ def children(pid: int) -> Iterator[tuple[int, str]]:
             if int(rest.split()[1]) == pid and rest[0] != "Z":
                 yield int(folder.name), name
                 yield from children(int(folder.name))
+
+
+def ray_processes() -> set[int]:
+    """Every raylet and every cluster's server of this machine."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                name = (folder / "comm").read_text().strip()
+            except OSError:
+                continue  # it ended while we looked
+            if name in ("raylet", "gcs_server"):
+                found.add(int(folder.name))
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 def finished(source: Path, out: Path) -> dict[str, Any]:
@@ -143,6 +165,35 @@ class TestRay:
         while any(Path(f"/proc/{pid}").exists() for pid in below):
             assert time.monotonic() < end, "the cluster outlives its driver"
             time.sleep(0.1)
+
+    @pytest.mark.slow
+    def test_a_lost_node_is_done_without(
+        self, tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Newer versions of Ray ask for a token between nodes.
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        start = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--disable-usage-stats"]
+        address, started = f"{socket.gethostbyname(socket.gethostname())}:{free_port()}", []
+        where = [
+            [*start, "--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"],
+            [*start, f"--address={address}"],
+        ]
+        try:
+            for arguments in where:
+                before = ray_processes()
+                subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+                started.append(ray_processes() - before)
+            command = Command(tars, tmp_path / "out", "engine=ray", "workers=2", f"address={address}")
+            command.wait_for_receipts(1)
+            (second,) = started[1]
+            os.kill(second, signal.SIGKILL)
+            assert command.end() == 0
+            finished(tars, tmp_path / "out")
+        finally:
+            for pid in set().union(*started):
+                if Path(f"/proc/{pid}").exists():
+                    os.kill(pid, signal.SIGTERM)
 
     def test_a_killed_raylet_ends_the_run_and_the_next_one_finishes(self, tars: Path, tmp_path: Path) -> None:
         command = Command(tars, tmp_path / "out", "engine=ray", "workers=1")

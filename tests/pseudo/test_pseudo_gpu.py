@@ -20,12 +20,16 @@ pytestmark = [
 ]
 
 
+COPIES, SOME = 12, 6
+
+
 def fitted(job: Job, stage: FitStage) -> tuple[Chunk, int]:
-    """All people in one chunk, and the most bytes that torch held meanwhile."""
+    """All people in one chunk, many times, and the most bytes that torch held meanwhile."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    chunk = stage(ReadStage(job)(Chunk(ChunkRef("000000", 0))))
-    return chunk, torch.cuda.max_memory_reserved()
+    chunk = ReadStage(job)(Chunk(ChunkRef("000000", 0)))
+    chunk.items *= COPIES
+    return stage(chunk), torch.cuda.max_memory_reserved()
 
 
 def test_a_gpu_out_of_memory_halves_the_batch(tars: Path, tmp_path: Path) -> None:
@@ -34,7 +38,7 @@ def test_a_gpu_out_of_memory_halves_the_batch(tars: Path, tmp_path: Path) -> Non
     write_plan(job.layout.plan("000000"), source.plan(source.units()[0]))
     stage = FitStage(job)
     whole, most = fitted(job, stage)
-    stage.halving.limit = 1
+    stage.halving.limit = SOME
     _, least = fitted(job, stage)
     stage.halving.limit = len(whole.items)
     assert whole.halvings == 0
