@@ -17,7 +17,7 @@ import pickle
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from depthfit.errors import DepthfitError, InputError
 from depthfit.pseudo.config import PseudoConfig
@@ -25,9 +25,6 @@ from depthfit.pseudo.perceive import PerceiveStage
 from depthfit.pseudo.ray_pools import Actors, Pool, Tasks, finish_chunk, read_chunk
 from depthfit.pseudo.records import Chunk, ChunkRef
 from depthfit.pseudo.stages import FitStage, Job
-
-if TYPE_CHECKING:
-    import ray
 
 _log = logging.getLogger(__name__)
 AHEAD = 3
@@ -164,7 +161,7 @@ def cluster_error(error: Exception) -> DepthfitError:
     return DepthfitError(f"ray: {last}. What is finished is kept: run the same command again.")
 
 
-def _module() -> ray:
+def _module() -> Any:
     try:
         import ray
     except ImportError as error:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from depthfit.atomic import atomic_path
 from depthfit.errors import InputError
 from depthfit.pseudo.outcome import ARRAYS, FLAGS, NUMBERS, TEXT, WHOLE
-
-if TYPE_CHECKING:
-    import pyarrow
 
 COLUMNS = (*TEXT, *FLAGS, *WHOLE, *NUMBERS, *ARRAYS)
 Table = dict[str, np.ndarray]
@@ -76,7 +73,7 @@ def arrow() -> Any:
 def write_index(path: Path, people: Sequence[dict[str, Any]], provenance: dict[str, Any]) -> None:
     """Write a shard's rows as Parquet; the provenance is in the schema's metadata. Not atomic."""
     pa = arrow()
-    columns: dict[str, pyarrow.Array] = {}
+    columns: dict[str, Any] = {}
     for name, values in table(people).items():
         if values.ndim == 1:
             columns[name] = pa.array(values.tolist() if name in TEXT else values)

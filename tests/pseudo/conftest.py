@@ -19,8 +19,8 @@ from depthfit.run import load_config
 from depthfit.synth import SynthConfig, make_scene
 
 FAST = (
-    "fit.solver.rounds=1", "fit.solver.steps=2", "fit.solver.grid=32", "fit.solver.hypotheses=false",
-    "fit.depth.samples=60", "fit.contour.points=40", "gate.use=false", "fit.verdict.max_prior_rms=100",
+    "fit.solver.rounds=1", "fit.solver.steps=1", "fit.solver.grid=24", "fit.solver.hypotheses=false",
+    "fit.depth.samples=40", "fit.contour.points=40", "gate.use=false", "fit.verdict.max_prior_rms=100",
     "fit.verdict.max_reprojection=10", "fit.verdict.max_depth_residual=10", "report_people=0", "device=cpu",
 )  # fmt: skip
 """Too coarse for a good fit, but through all of the code; no measure is asked for."""
@@ -123,4 +123,4 @@ def damaged(tars: Path) -> Path:
 def damaged_run(damaged: Path) -> tuple[Path, dict[str, Any]]:
     """The output folder of a run over the damaged tars, and its summary."""
     out = damaged.parent / "damaged_out"
-    return out, refine(damaged, out, "chunk=2", "report_people=1")
+    return out, refine(damaged, out, "chunk=5", "report_people=1")

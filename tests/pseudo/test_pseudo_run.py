@@ -223,10 +223,10 @@ def test_a_second_run_changes_nothing_and_other_settings_are_refused(
     out = tmp_path / "copy"
     shutil.copytree(damaged_run[0], out)
     before = (out / "manifest.jsonl").read_bytes()
-    assert refine(damaged, out, "chunk=2")["shards_made_now"] == 0
+    assert refine(damaged, out, "chunk=5")["shards_made_now"] == 0
     assert (out / "manifest.jsonl").read_bytes() == before
     with pytest.raises(InputError, match="labels of others"):
-        refine(damaged, out, "chunk=2", "gate.max_prior=1")
+        refine(damaged, out, "chunk=5", "gate.max_prior=1")
 
 
 def test_only_what_is_missing_is_made_again(damaged_run: Run, damaged: Path, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_only_what_is_missing_is_made_again(damaged_run: Run, damaged: Path, tmp
     wanted = (out / "shards" / "000002.tar").read_bytes()
     (out / "shards" / "000002.tar").unlink()
     (out / "receipts.jsonl").unlink()
-    summary = refine(damaged, out, "chunk=2")
+    summary = refine(damaged, out, "chunk=5")
     assert summary["shards_made_now"] == 1
     assert (out / "shards" / "000002.tar").read_bytes() == wanted, "and comes out the same"
     assert summary["outcomes"] == damaged_run[1]["outcomes"]
