@@ -17,6 +17,8 @@ from depthfit.perception.detector import PERSON
 from depthfit.perception.hub import PROCESSOR, load_processor, processor_class, transformers_class
 
 FOV_DEGREES, INVERSE_DEPTH, SCORE_LOGIT, HEATMAP = 50.0, 0.3, 4.0, 0.6
+DAMPING = 0.01
+"""Of the weights of depth's last layers, whose random answers would be no field of view at full size."""
 QUERIES = 2
 """People that a random detector finds; a real one has 300 queries, most of which find nothing."""
 NETWORKS: dict[str, tuple[str, str, str | None]] = {
@@ -86,8 +88,12 @@ def random_network(stage: str, settings: dict[str, Any], seed: int = 0) -> Any:
     config = transformers_class(config_name)(**_configs(settings))
     network = transformers_class(network_name)(config).eval().requires_grad_(False)
     if stage == "depth":
-        network.fov_model.head.layers[-1].bias.fill_(FOV_DEGREES)
-        network.head.layers[4].bias.fill_(INVERSE_DEPTH)
+        for layer, bias in (
+            (network.fov_model.head.layers[-1], FOV_DEGREES),
+            (network.head.layers[4], INVERSE_DEPTH),
+        ):
+            layer.bias.fill_(bias)
+            layer.weight.mul_(DAMPING)
     elif stage == "keypoints":
         network.head.conv.bias.fill_(HEATMAP)
     elif stage == "detector":
