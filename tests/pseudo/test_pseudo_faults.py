@@ -75,17 +75,21 @@ def children(pid: int) -> Iterator[tuple[int, str]]:
                 yield from children(int(folder.name))
 
 
-def ray_processes() -> set[int]:
-    """Every raylet and every cluster's server of this machine."""
-    found = set()
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                name = (folder / "comm").read_text().strip()
-            except OSError:
-                continue  # it ended while we looked
-            if name in ("raylet", "gcs_server"):
-                found.add(int(folder.name))
+def start_node(*arguments: str) -> subprocess.Popen[bytes]:
+    """A node of one core, once it runs."""
+    ray = str(Path(sys.executable).parent / "ray")
+    command = [ray, "start", "--num-cpus=1", "--disable-usage-stats", "--block", *arguments]
+    node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert node.stdout is not None
+    for line in node.stdout:
+        if b"Ray runtime started" in line:
+            return node
+    raise AssertionError(f"no node: {node.wait()}")
+
+
+def raylet_of(pid: int) -> int:
+    """The raylet below a process."""
+    (found,) = [child for child, name in children(pid) if name == "raylet"]
     return found
 
 
@@ -173,33 +177,26 @@ class TestRay:
         # Newer versions of Ray ask for a token between nodes.
         monkeypatch.setenv("RAY_AUTH_MODE", "token")
         monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        start = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--disable-usage-stats"]
-        address, started = f"{socket.gethostbyname(socket.gethostname())}:{free_port()}", []
-        where = [
-            [*start, "--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"],
-            [*start, f"--address={address}"],
-        ]
+        address = f"{socket.gethostbyname(socket.gethostname())}:{free_port()}"
+        port = f"--port={address.rpartition(':')[2]}"
+        nodes: list[subprocess.Popen[bytes]] = []
         try:
-            for arguments in where:
-                before = ray_processes()
-                subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
-                started.append(ray_processes() - before)
+            for arguments in (("--head", port, "--include-dashboard=false"), (f"--address={address}",)):
+                nodes.append(start_node(*arguments))
             command = Command(tars, tmp_path / "out", "engine=ray", "workers=2", f"address={address}")
             command.wait_for_receipts(1)
-            (second,) = started[1]
-            os.kill(second, signal.SIGKILL)
+            os.kill(raylet_of(nodes[1].pid), signal.SIGKILL)
             assert command.end() == 0
             finished(tars, tmp_path / "out")
         finally:
-            for pid in set().union(*started):
-                if Path(f"/proc/{pid}").exists():
-                    os.kill(pid, signal.SIGTERM)
+            for node in reversed(nodes):
+                node.terminate()
+                node.communicate(timeout=PATIENCE)
 
     def test_a_killed_raylet_ends_the_run_and_the_next_one_finishes(self, tars: Path, tmp_path: Path) -> None:
         command = Command(tars, tmp_path / "out", "engine=ray", "workers=1")
         command.wait_for_receipts(2)
-        (raylet,) = [pid for pid, name in children(command.process.pid) if name == "raylet"]
-        os.kill(raylet, signal.SIGKILL)
+        os.kill(raylet_of(command.process.pid), signal.SIGKILL)
         assert command.end() != 0, "a run without its node does not end well"
         assert not (tmp_path / "out" / "summary.json").exists()
         again = Command(tars, tmp_path / "out")
