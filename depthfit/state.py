@@ -27,7 +27,7 @@ class PersonState(TensorStruct):
         betas: (N, B).
         bearing: (N, 2), pelvis (x/z, y/z).
         log_distance: (N,), log of the pelvis' z in m.
-        clothes: (N,) m, how far clothes stand off the body.
+        clothes: (N, C) m, how far clothes stand off the body: everywhere, then beyond that on each part.
         field: (N, K) amplitudes of the person's smooth depth-error field, in log depth.
         tokens: (N, T, C) soft code embeddings; T = 0 where the pose is not held by tokens.
         dual: (N, T, C): tokens = prior mean + prior covariance @ dual.
@@ -76,6 +76,7 @@ class StepLayout:
     """Columns of one person's step: root, body pose, betas, bearing, distance, clothes, field."""
 
     num_betas: int
+    num_clothes: int
     num_field: int
 
     @property
@@ -99,12 +100,12 @@ class StepLayout:
         return self.bearing.stop
 
     @property
-    def clothes(self) -> int:
-        return self.distance + 1
+    def clothes(self) -> slice:
+        return slice(self.distance + 1, self.distance + 1 + self.num_clothes)
 
     @property
     def field(self) -> slice:
-        return slice(self.clothes + 1, self.clothes + 1 + self.num_field)
+        return slice(self.clothes.stop, self.clothes.stop + self.num_field)
 
     @property
     def size(self) -> int:

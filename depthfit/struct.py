@@ -55,6 +55,11 @@ def where(mask: Tensor, new: T, old: T) -> T:
     return _combine([new, old], lambda pair: _where_rows(mask, pair[0], pair[1]))
 
 
+def scatter(rows: Tensor, new: T, old: T) -> T:
+    """``old`` with its ``rows`` (M,) replaced by the M rows of ``new``."""
+    return _combine([old, new], lambda pair: pair[0].index_copy(0, rows, pair[1]))
+
+
 def _where_rows(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 

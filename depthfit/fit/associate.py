@@ -14,7 +14,8 @@ from depthfit.body.model import Body
 from depthfit.body.points import VertexSubset
 from depthfit.camera import intrinsics
 from depthfit.fit.config import FitConfig
-from depthfit.fit.problem import Batch, Outline, field_basis
+from depthfit.fit.nuisance import clothes_cover, field_basis
+from depthfit.fit.problem import Batch, Outline
 from depthfit.fit.system import Matches
 from depthfit.raster import Fragments, rasterize
 from depthfit.raster.shade import vertex_normals
@@ -30,6 +31,8 @@ FAR_GATE, NEAR_GATE = 0.12, 0.05
 MIN_SAMPLE_FACING = 0.2
 """Smallest cosine between a surface and its ray at which depth is sampled: nearer to grazing, a step of the
 body moves the hit by more than the linear model knows."""
+COVER_MARGIN = 2
+"""Cells by which mask and body may differ: clothes, hair, and the window's own resolution."""
 MIN_ALIGNMENT = 0.3
 """Smallest cosine between the image normals of a pair."""
 
@@ -84,7 +87,28 @@ def associate(
     depth = _sample_depth(body, topology, batch, facing, fragments, config)
     contour = _match_contour(body, topology, batch, vertices, facing, focal, fragments, config)
     index = torch.cat([depth.corner.flatten(1), contour.vertex], 1)
-    return Matches(depth, contour, VertexSubset.gather(body, index))
+    return Matches(depth, contour, VertexSubset.gather(body, index), _uncovered(batch, fragments))
+
+
+def _uncovered(batch: Batch, fragments: Fragments) -> Tensor:
+    """(N,) share of the person's mask by which body and mask differ; zero where there is no mask.
+
+    Pairs of outline and rim cannot tell a limb that sticks out of the mask, or a part of the mask that no
+    limb fills: those pairs are far apart and their weight is gone. Nothing here pulls at the body; it tells
+    one solution from another.
+    """
+    window = batch.window
+    body, mask = fragments.face >= 0, window.own
+
+    def grown(cells: Tensor) -> Tensor:
+        size = 2 * COVER_MARGIN + 1
+        return torch.nn.functional.max_pool2d(cells[:, None].float(), size, 1, COVER_MARGIN)[:, 0] > 0
+
+    stray = body & window.inside & ~grown(mask | window.other)
+    bare = mask & ~grown(body)
+    area = mask.flatten(1).sum(-1).clamp(min=1)
+    share = (stray | bare).flatten(1).sum(-1) / area
+    return torch.where(batch.outline.closed, share, torch.zeros_like(share)).to(batch.center.dtype)
 
 
 def _facing(vertices: Tensor, faces: Tensor) -> Tensor:
@@ -129,6 +153,7 @@ def _sample_depth(
         sigma=sigma,
         weight=weight,
         basis=field_basis(cell / (side - 1), config),
+        cover=clothes_cover(body.weights[body.faces[face]].mean(-2)),
         focal_coupling=batch.focal_coupling,
     )
 
@@ -145,9 +170,12 @@ def _match_contour(
 ) -> ContourMatches:
     """Pairs from the outline to the rim and from the rim to the outline."""
     outline = batch.outline
-    if not outline.valid.any():
+    if outline.valid.shape[1] == 0:
         none = outline.xy[:, :0]
-        return ContourMatches(none[..., 0].long(), none, none, none[..., 0], none[..., 0])
+        cover = clothes_cover(body.weights[none[..., 0].long()])
+        return ContourMatches(
+            none[..., 0].long(), none, none, none[..., 0], none[..., 0], none[..., 0], cover
+        )
     rim, seen, xy, normal = _rim(body, topology, batch, vertices, facing, focal, fragments)
     to_rim, weight_rim = _pair(
         outline.xy, outline.normal, outline.valid, xy, normal, seen, _gate(batch, outline, FAR_GATE)
@@ -164,7 +192,13 @@ def _match_contour(
     z = vertices[..., 2].gather(1, vertex).clamp(min=0.05)
     surface = config.contour.surface_cm / 100 * focal[:, None] / z
     sigma = torch.hypot(torch.full_like(z, config.contour.pixel_sigma), surface)
-    return ContourMatches(vertex, matched, normals, sigma, torch.cat([weight_rim, weight_line], 1))
+    weight = torch.cat([weight_rim, weight_line], 1)
+    # Of a mask every point has a place on the body; a depth edge may be another thing's.
+    found = torch.cat([outline.valid, own_seen], 1) & outline.closed[:, None]
+    wanted = torch.where(found, torch.ones_like(weight), weight)
+    return ContourMatches(
+        vertex, matched, normals, sigma, weight, wanted, clothes_cover(body.weights[vertex])
+    )
 
 
 def _gate(batch: Batch, outline: Outline, closed: float) -> Tensor:

@@ -22,12 +22,12 @@ class PoseConfig:
     """
 
     space: str = "rotations"
-    sigma_rad: float = 0.14
+    sigma_rad: float = 0.08
     distal_factor: float = 1.5
     token_gain: float = 36.0
     flat_gain: float = 12.0
     floor: float = 0.1
-    root_sigma_rad: float = 0.15
+    root_sigma_rad: float = 0.06
 
 
 @dataclass
@@ -45,7 +45,7 @@ class KeypointConfig:
     use: bool = True
     format: str = "coco17"
     noise_factor: float = 0.35
-    model_cm: float = 2.0
+    model_cm: float = 1.0
     robust_sigmas: float = 6.0
 
 
@@ -69,8 +69,8 @@ class DepthConfig:
     use: bool = True
     samples: int = 500
     pixel_sigma: float = 0.015
-    surface_cm: float = 1.5
-    field_sigma: float = 0.03
+    surface_cm: float = 1.0
+    field_sigma: float = 0.015
     field_order: int = 5
     scale_sigma: float = 0.12
     erode_px: int = 3
@@ -104,13 +104,15 @@ class BodyConfig:
         betas_sigma: Spread of the predicted betas about the truth; the population's is one.
         clothes_cm: Mean stand-off of clothes.
         clothes_sigma_cm: Its spread between people.
+        garment_sigma_cm: Spread over the parts of one body: garments, hair, and what ten shapes do not know.
         height_m: Known height of every person, or ``None``.
         height_sigma_m: Its error.
     """
 
-    betas_sigma: float = 1.0
+    betas_sigma: float = 0.6
     clothes_cm: float = 1.5
     clothes_sigma_cm: float = 0.8
+    garment_sigma_cm: float = 0.8
     height_m: float | None = None
     height_sigma_m: float = 0.02
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from depthfit import so3
 from depthfit.body.model import Body
 from depthfit.body.points import LandmarkTable, landmark_table
 from depthfit.camera import image_center, intrinsics, project
-from depthfit.fit import hypotheses
 from depthfit.fit.adapter import Prediction
 from depthfit.fit.associate import MeshTopology, mesh_topology
 from depthfit.fit.config import FitConfig
@@ -21,6 +20,8 @@ from depthfit.fit.inputs import ImageInput, PersonInput
 from depthfit.fit.posterior import Posterior, posterior
 from depthfit.fit.problem import Batch, make_batch, pose_space, step_layout
 from depthfit.fit.result import BodyResult, PersonFit
+from depthfit.fit.search import SCHEDULES
+from depthfit.fit.search import solve as search
 from depthfit.fit.space import TokenSpace
 from depthfit.fit.stages import Scheduler, Solved
 from depthfit.fit.verdict import VERDICTS, Measures, judge, measure
@@ -91,13 +92,11 @@ class Fitter:
     @torch.no_grad()
     def solve(self, images: list[ImageInput]) -> Fitted:
         """The fit as tensors."""
-        scheduler, tokens = self.scheduler(images)
+        scheduler = self.scheduler(images)
         batch = scheduler.batch
-        start = scheduler.start(tokens)
-        before = scheduler.judged(scheduler.camera(start))
-        after = scheduler.everything(start)
-        if self.config.solver.hypotheses and self.config.depth.use:
-            after = self._try_twins(images, scheduler, after)
+        start = scheduler.start()
+        before = scheduler.judged(scheduler.camera(start, SCHEDULES[0]))
+        after = search(scheduler, start)
         measures = (measure(before, batch), measure(after, batch))
         verdict = judge(*measures, batch, self.config)
         deviations = posterior(after.fit, after.state)
@@ -119,87 +118,12 @@ class Fitter:
         body = (prediction.transl, prediction.root, prediction.pose, prediction.betas)
         return self._body_result(center.to(self.body.v_template), focal, *body)
 
-    def scheduler(self, images: list[ImageInput]) -> tuple[Scheduler, Tensor]:
-        """The stages over a batch, and the tokens of its predictions (N, T, C)."""
+    def scheduler(self, images: list[ImageInput]) -> Scheduler:
+        """The stages over a batch."""
         layout = step_layout(self.body, self.config)
         batch = make_batch(images, self.body, self.config, layout, self.device)
-        space, tokens = pose_space(images, batch, self.tokenizer, self.config)
-        scheduler = Scheduler(self.body, self.table, self.topology, batch, space, layout, self.config)
-        return scheduler, tokens
-
-    def _try_twins(self, images: list[ImageInput], scheduler: Scheduler, first: Solved) -> Solved:
-        """Fit again the images in which depth speaks for a flipped limb; keep the better of the two."""
-        batch = scheduler.batch
-        flips = hypotheses.contradicted(self.body, batch, first.state)
-        flipped = flips.flatten(1).any(-1)
-        wanted = scatter_sum(flipped.long(), batch.group, batch.num_images) > 0
-        if not wanted.any():
-            return first
-        people = first.state.people
-        ray = torch.nn.functional.normalize(people.transl, dim=-1)
-        twin_pose = hypotheses.flip(self.body, batch.root, batch.pose, batch.betas, ray, flips)
-        chosen = [i for i in range(len(images)) if bool(wanted[i])]
-        rows = torch.nonzero(wanted[batch.group])[:, 0]
-        twins = [
-            _with_twins(images[i], twin_pose[batch.group == i], flipped[batch.group == i]) for i in chosen
-        ]
-        again, tokens = self.scheduler(twins)
-        start = again.start(tokens)
-        kept = people[rows]
-        moved = start.people.replace(root=kept.root, betas=kept.betas, bearing=kept.bearing)
-        moved = moved.replace(log_distance=kept.log_distance, clothes=kept.clothes)
-        second = again.everything(FitState(moved, first.state.images[wanted]))
-        penalty = hypotheses.FLIP_COST * scatter_sum(
-            flipped[rows].to(kept.betas.dtype), again.batch.group, len(chosen)
-        )
-        better = second.fit.cost(second.state) + penalty < first.fit.cost(first.state)[wanted]
-        if not better.any():
-            return first
-        return self._merge(images, twin_pose, flipped, wanted, better, first, second)
-
-    def _merge(
-        self,
-        images: list[ImageInput],
-        twin_pose: Tensor,
-        flipped: Tensor,
-        wanted: Tensor,
-        better: Tensor,
-        first: Solved,
-        second: Solved,
-    ) -> Solved:
-        """The first solution with the better images taken from the second, under one problem again."""
-        accepted = torch.zeros_like(wanted)
-        accepted[wanted] = better
-        group = first.fit.group
-        mixed = [
-            _with_twins(image, twin_pose[group == i], flipped[group == i]) if bool(accepted[i]) else image
-            for i, image in enumerate(images)
-        ]
-        scheduler, _ = self.scheduler(mixed)
-        people = first.state.people.map(torch.clone)
-        rows = torch.nonzero(wanted[group])[:, 0]
-        full = people.map(torch.clone)
-        for name in (
-            "root",
-            "pose",
-            "betas",
-            "bearing",
-            "log_distance",
-            "clothes",
-            "field",
-            "tokens",
-            "dual",
-        ):
-            getattr(full, name)[rows] = getattr(second.state.people, name)
-        people = where(accepted[group], full, people)
-        images_full = first.state.images.map(torch.clone)
-        for name in ("log_focal", "log_scale"):
-            getattr(images_full, name)[wanted] = getattr(second.state.images, name)
-        state = FitState(people, where(accepted, images_full, first.state.images))
-        fit = scheduler.full_problem(state)
-        steps = first.steps.clone()
-        steps[wanted] += second.steps
-        return Solved(state, fit, steps, first.status)
+        space = pose_space(images, batch, self.tokenizer, self.config)
+        return Scheduler(self.body, self.table, self.topology, batch, space, layout, self.config)
 
     def _put_back(self, scheduler: Scheduler, before: FitState, after: FitState, verdict: Tensor) -> FitState:
         """Refused people get their prediction back, placed under the camera that the others agreed on."""
@@ -278,15 +202,6 @@ class Fitter:
             keypoints_3d=points[NUM_JOINTS:].cpu().numpy(),
             keypoints_2d=pixels[NUM_JOINTS:].cpu().numpy(),
         )
-
-
-def _with_twins(image: ImageInput, poses: Tensor, flipped: Tensor) -> ImageInput:
-    """The image with the people in ``flipped`` (N,) predicted as ``poses`` (N, 23, 3, 3) instead."""
-    people = [
-        replace(person, pose=pose, twin=True) if bool(is_twin) else person
-        for person, pose, is_twin in zip(image.people, poses.cpu(), flipped, strict=True)
-    ]
-    return replace(image, people=people)
 
 
 def _median_error(batch: Batch, n: int, pixels: object) -> float:

@@ -21,11 +21,19 @@ LIMBS = tuple(
     for parts in (("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle"))
 )
 """Each limb's joints from the trunk outwards; a flip may be of both bones or of the outer one."""
-FLIP_COST = 4.0
+LOWER_PARTS = tuple(
+    [JOINT_INDEX[f"{side}_{part}"] for part in parts]
+    for side in ("left", "right")
+    for parts in (("elbow", "wrist", "hand"), ("knee", "ankle", "foot"))
+)
+"""Skinning parts of each limb's lower half."""
+FLIP_COST = 30.0
 """What a flipped fit must gain at the least: minus the log of the odds that a regressor flips a limb."""
 LIMB_RADIUS = 0.04
 """m; the skin in front of a limb's joint."""
 DEPTH_SIGMA_M, DEPTH_SIGMA_LOG = 0.05, 0.02
+MAX_WRONG_BEND = 0.35
+"""Sine of the angle by which a shin may stand before its thigh's line, a forearm behind its upper arm's."""
 MIN_GAIN = 2.0
 """A twin is tried if it lowers the squared depth error at the limb's keypoints by this, in sigmas squared."""
 
@@ -55,6 +63,20 @@ def contradicted(body: Body, batch: Batch, state: FitState) -> Tensor:
         best = torch.nn.functional.one_hot(gain.argmax(-1), 2).bool()
         options.append(best & (gain > MIN_GAIN))
     return torch.stack(options, 1)
+
+
+def bends_naturally(body: Body, pose: Tensor) -> Tensor:
+    """(N, limbs) bool: the knee or elbow of ``pose`` (N, 23, 3, 3) is not bent the wrong way.
+
+    A mirrored limb is one that the picture allows; a shin that folds forwards is one that no body does.
+    """
+    out = []
+    for limb in LIMBS:
+        middle, end = JOINT_INDEX[limb[1]], JOINT_INDEX[limb[2]]
+        rest = torch.nn.functional.normalize(body.joint_template[end] - body.joint_template[middle], dim=0)
+        forward = (pose[:, middle - 1] @ rest)[:, 2] - rest[2]
+        out.append(forward < MAX_WRONG_BEND if "knee" in limb[1] else forward > -MAX_WRONG_BEND)
+    return torch.stack(out, -1)
 
 
 def flip(body: Body, root: Tensor, pose: Tensor, betas: Tensor, ray: Tensor, flips: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def translation(points: Tensor, targets: KeypointTargets, focal: Tensor, center:
 
     Returns:
         (N, 3) m. Where fewer than two points are seen, or they do not fix a distance in front of the
-        camera, the pelvis stands ``MIN_START_DISTANCE`` to infinity away on the ray of their mean.
+        camera, the pelvis stands ``MIN_START_DISTANCE`` away or farther on the ray of their mean.
     """
     weight = torch.where(targets.sigma.isfinite(), 1 / targets.sigma, torch.zeros_like(targets.sigma))
     offset = torch.where(weight[..., None] > 0, targets.xy - center[:, None], torch.zeros_like(targets.xy))
@@ -40,7 +40,8 @@ def translation(points: Tensor, targets: KeypointTargets, focal: Tensor, center:
     ridge_target = torch.tensor([0.0, 0.0, 4.0]).to(a)[:, None]
     scale = weight.square().mean(-1).clamp(min=1e-12)[:, None, None]
     solved = torch.linalg.solve(a.mT @ a + ridge * scale, a.mT @ b + ridge * scale @ ridge_target)[..., 0]
-    z = solved[:, 2:].clamp(min=MIN_START_DISTANCE)
-    return torch.where(
-        solved[:, 2:] < MIN_START_DISTANCE, solved * z / solved[:, 2:].abs().clamp(min=1e-6), solved
-    )
+    # A solution behind the camera, or at it, says nothing but where in the image the person is.
+    total = weight.sum(-1, keepdim=True).clamp(min=1e-12)
+    middle = (offset * weight[..., None]).sum(1) / total / focal[:, None]
+    beside = torch.cat([middle, torch.ones_like(middle[:, :1])], -1) * MIN_START_DISTANCE
+    return torch.where(solved[:, 2:] < MIN_START_DISTANCE, beside, solved)

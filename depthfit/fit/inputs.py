@@ -33,7 +33,6 @@ class PersonInput:
         keypoint_sigma: (K,) px of the detector; infinite where a point was not detected.
         box: (4,) px, x0 y0 x1 y1 of the evidence.
         token_probabilities: (T, codes) or ``None``.
-        twin: The pose is a flipped twin of what the token probabilities say.
         pose_sigma, root_sigma: rad, the prediction's own error where it is known; else the config's.
         label: Value of this person in the label mask, or ``None``.
         outline: ``None`` where there is none.
@@ -49,7 +48,6 @@ class PersonInput:
     box: Tensor
     token_probabilities: Tensor | None = None
     label: int | None = None
-    twin: bool = False
     pose_sigma: float | None = None
     root_sigma: float | None = None
     outline: OutlineInput | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -12,11 +13,19 @@ from depthfit.body.model import Body
 from depthfit.errors import DepthfitError
 from depthfit.fit.config import FitConfig
 from depthfit.fit.inputs import ImageInput, PersonInput
-from depthfit.fit.space import PoseSpace, RotationSpace, TokenSpace, flat_token_prior, token_prior
+from depthfit.fit.nuisance import NUM_CLOTHES, clothes_prior, field_spectrum
+from depthfit.fit.space import (
+    PoseSpace,
+    RotationSpace,
+    TokenSpace,
+    flat_token_prior,
+    pose_offset,
+    token_prior,
+)
 from depthfit.joints import NUM_BODY_JOINTS, SMPL_JOINTS
 from depthfit.residuals import KeypointTargets
 from depthfit.residuals.prior import ImagePrior, PersonPrior
-from depthfit.so3 import from_6d, to_6d
+from depthfit.so3 import to_6d
 from depthfit.state import StepLayout
 from depthfit.struct import TensorStruct
 from depthfit.tokens.vqvae import Tokenizer
@@ -33,6 +42,7 @@ class Window(TensorStruct):
     Attributes:
         origin: (N, 2) px of cell (0, 0); step: (N,) px between cells.
         log_depth: (N, S, S) canonical (or metric) log depth; depth_valid: (N, S, S) bool.
+        inside: (N, S, S) bool: the cell lies in the image.
         own: (N, S, S) bool: the person may be seen here (their mask, or anywhere without one).
         other: (N, S, S) bool: another person's mask.
     """
@@ -41,6 +51,7 @@ class Window(TensorStruct):
     step: Tensor
     log_depth: Tensor
     depth_valid: Tensor
+    inside: Tensor
     own: Tensor
     other: Tensor
 
@@ -82,6 +93,17 @@ class Batch(TensorStruct):
     def num_images(self) -> int:
         return len(self.image_prior.log_focal)
 
+    def subset(self, images: Tensor) -> tuple[Batch, Tensor]:
+        """The batch of some images (M,) ascending, and the rows of their people in this one."""
+        kept = torch.zeros(self.num_images, dtype=torch.bool, device=images.device)
+        kept[images] = True
+        rows = torch.nonzero(kept[self.group])[:, 0]
+        number = torch.cumsum(kept, 0) - 1
+        names = [f.name for f in dataclasses.fields(self) if f.name not in ("group", "image_prior")]
+        people = {name: getattr(self, name)[rows] for name in names}
+        group, prior = number[self.group[rows]], self.image_prior[images]
+        return Batch(group=group, image_prior=prior, **people), rows
+
 
 def make_batch(
     images: list[ImageInput], body: Body, config: FitConfig, layout: StepLayout, device: torch.device
@@ -103,6 +125,7 @@ def make_batch(
         stack([w.step for w in windows]),
         stack([w.log_depth for w in windows]),
         torch.stack([w.depth_valid for w in windows]).to(device),
+        torch.stack([w.inside for w in windows]).to(device),
         torch.stack([w.own for w in windows]).to(device),
         torch.stack([w.other for w in windows]).to(device),
     )
@@ -140,8 +163,8 @@ def keypoint_sigma(person: PersonInput, body: Body, config: FitConfig) -> Tensor
 
 def pose_space(
     images: list[ImageInput], batch: Batch, tokenizer: Tokenizer | None, config: FitConfig
-) -> tuple[PoseSpace, Tensor]:
-    """The space in which poses are stepped, and the tokens of the prediction (N, T, C)."""
+) -> PoseSpace:
+    """The space in which poses are stepped."""
     people = [person for image in images for person in image.people]
     body_pose = batch.pose[:, :NUM_BODY_JOINTS]
     sigma = torch.tensor([p.pose_sigma or config.pose.sigma_rad for p in people]).to(body_pose)
@@ -151,7 +174,7 @@ def pose_space(
             for name in SMPL_JOINTS[1 : NUM_BODY_JOINTS + 1]
         ]
         scale = torch.diag(torch.tensor(factor).to(body_pose).repeat_interleave(3)) * sigma[:, None, None]
-        return RotationSpace(body_pose, scale), body_pose.new_zeros(len(people), 0, 0)
+        return RotationSpace(body_pose, scale)
     if config.pose.space != "tokens" or tokenizer is None:
         raise DepthfitError(
             f"pose.space={config.pose.space!r}: use 'tokens' (with a tokenizer) or 'rotations'"
@@ -161,27 +184,12 @@ def pose_space(
     if probabilities and len(probabilities) == len(people):
         inflation = sigma * config.pose.token_gain
         prior = token_prior(tokenizer, torch.stack(probabilities).to(body_pose), inflation, config.pose.floor)
-        twin = torch.tensor([p.twin for p in people], device=body_pose.device)
-        prior = prior.replace(mean=torch.where(twin[:, None, None], encoded, prior.mean))
     else:
         prior = flat_token_prior(tokenizer, encoded, sigma * config.pose.flat_gain)
     # What the decoder says otherwise than the prediction is held beside it, so that a fit which moves no
     # token returns the prediction itself. It carries the tokenizer's own error and TokenHMR's mean pose.
     offset = pose_offset(tokenizer.decode(prior.mean), body_pose)
-    return TokenSpace(tokenizer, prior, offset), prior.mean
-
-
-def pose_offset(decoded: Tensor, rotation: Tensor) -> Tensor:
-    """What to add to raw 6D poses (N, 21, 6) so that they orthonormalise to ``rotation`` (N, 21, 3, 3).
-
-    Lengths and the angle of the two raw vectors are kept, so the offset is zero where they agree.
-    """
-    a1, a2 = decoded[..., :3], decoded[..., 3:]
-    b1, b2, _ = from_6d(decoded).unbind(-2)
-    n1 = a1.norm(dim=-1, keepdim=True)
-    along, across = (b1 * a2).sum(-1, keepdim=True), (b2 * a2).sum(-1, keepdim=True)
-    r1, r2, _ = rotation.unbind(-2)
-    return torch.cat([n1 * r1, along * r1 + across * r2], -1) - decoded
+    return TokenSpace(tokenizer, prior, offset)
 
 
 def _size(person: PersonInput) -> float:
@@ -213,11 +221,12 @@ def _window(image: ImageInput, person: PersonInput, config: FitConfig) -> Window
     if image.labels is not None and person.label is not None:
         labels = sample(image.labels)
         own, other = inside & (labels == person.label), inside & (labels != person.label) & (labels != 0)
-    return Window(origin, torch.tensor(step), log_depth, valid, own, other)
+    return Window(origin, torch.tensor(step), log_depth, valid, inside, own, other)
 
 
 def _outlines(people: list[PersonInput], config: FitConfig) -> Outline:
-    count = config.contour.points
+    # Without any outline no pair is looked for.
+    count = config.contour.points if any(p.outline is not None for p in people) else 0
     xy, normal = torch.zeros(len(people), count, 2), torch.zeros(len(people), count, 2)
     valid = torch.zeros(len(people), count, dtype=torch.bool)
     closed = torch.zeros(len(people), dtype=torch.bool)
@@ -248,44 +257,20 @@ def _person_prior(
         slope = body.shapedirs[top, 1] - body.shapedirs[bottom, 1]
         row = (slope / config.body.height_sigma_m).expand(n, -1)
         target = ones * (config.body.height_m - mean) / config.body.height_sigma_m
+    clothes, clothes_sigma = clothes_prior(config, ones)
     return PersonPrior(
         root=torch.stack([p.root for p in people]).to(device=device, dtype=dtype),
         root_sigma=torch.tensor([p.root_sigma or config.pose.root_sigma_rad for p in people]).to(ones),
         betas=predicted * own / (1 + own),
         betas_sigma=betas_sigma,
-        clothes=ones * config.body.clothes_cm / 100,
-        clothes_sigma=ones * config.body.clothes_sigma_cm / 100,
+        clothes=clothes.expand(n, -1),
+        clothes_sigma=clothes_sigma.expand(n, -1),
         field_sigma=field_spectrum(config).to(predicted).expand(n, -1),
         height_row=row,
         height_target=target,
     )
 
 
-def field_orders(order: int) -> list[tuple[int, int]]:
-    """Orders (i, j) of the field's cosines with 0 < i + j <= order; the constant is the depth scale's."""
-    return [(i, j) for i in range(order + 1) for j in range(order + 1) if 0 < i + j <= order]
-
-
-def field_spectrum(config: FitConfig) -> Tensor:
-    """(K,) prior sigmas that fall as 1 / (i + j) and sum in quadrature to ``field_sigma``."""
-    orders = field_orders(config.depth.field_order)
-    if config.depth.field_sigma <= 0 or not orders:
-        return torch.zeros(0)
-    raw = torch.tensor([1.0 / (i + j) for i, j in orders])
-    return config.depth.field_sigma * raw / raw.norm()
-
-
-def field_basis(place: Tensor, config: FitConfig) -> Tensor:
-    """Cosines at window coordinates ``place`` (..., 2) in [0, 1], unit mean square: (..., K)."""
-    if config.depth.field_sigma <= 0:
-        return place.new_zeros(*place.shape[:-1], 0)
-    columns = []
-    for i, j in field_orders(config.depth.field_order):
-        wave = torch.cos(math.pi * i * place[..., 0]) * torch.cos(math.pi * j * place[..., 1])
-        columns.append(wave * math.sqrt((2 if i else 1) * (2 if j else 1)))
-    return torch.stack(columns, -1)
-
-
 def step_layout(body: Body, config: FitConfig) -> StepLayout:
     """Columns of a step for this body and field."""
-    return StepLayout(body.num_betas, len(field_spectrum(config)))
+    return StepLayout(body.num_betas, NUM_CLOTHES, len(field_spectrum(config)))

@@ -16,7 +16,7 @@ from torch import Tensor
 from depthfit import so3
 from depthfit.joints import NUM_BODY_JOINTS
 from depthfit.state import PersonState
-from depthfit.struct import TensorStruct
+from depthfit.struct import TensorStruct, scatter
 from depthfit.tokens.jacobian import decoder_vjp
 from depthfit.tokens.vqvae import Tokenizer
 
@@ -38,6 +38,22 @@ class Chart(TensorStruct):
 
 class PoseSpace(Protocol):
     """A way to step the 21 body joints, with a prior."""
+
+    def __getitem__(self, index: Tensor) -> PoseSpace:
+        """The space of some people."""
+        ...
+
+    def about(self, pose: Tensor, which: Tensor) -> PoseSpace:
+        """The space with its prior about ``pose`` (N, 23, 3, 3) for the people in ``which`` (N,)."""
+        ...
+
+    def adopt(self, rows: Tensor, other: PoseSpace) -> PoseSpace:
+        """The space with its ``rows`` (M,) taken from ``other``, a space of the same kind over M people."""
+        ...
+
+    def tokens(self) -> Tensor:
+        """(N, T, C) tokens of the prior's mean; T = 0 without tokens."""
+        ...
 
     def chart(self, people: PersonState) -> Chart: ...
 
@@ -65,6 +81,18 @@ class RotationSpace(TensorStruct):
 
     mean: Tensor
     scale: Tensor
+
+    def about(self, pose: Tensor, which: Tensor) -> RotationSpace:
+        return self.replace(
+            mean=torch.where(which[:, None, None, None], pose[:, :NUM_BODY_JOINTS], self.mean)
+        )
+
+    def adopt(self, rows: Tensor, other: PoseSpace) -> RotationSpace:
+        assert isinstance(other, RotationSpace)
+        return scatter(rows, other, self)
+
+    def tokens(self) -> Tensor:
+        return self.mean.new_zeros(len(self.mean), 0, 0)
 
     def _error(self, people: PersonState) -> Tensor:
         return so3.log(people.pose[:, :NUM_BODY_JOINTS] @ self.mean.mT)
@@ -167,6 +195,21 @@ class TokenSpace(TensorStruct):
     prior: TokenPrior
     pose_offset: Tensor
 
+    def about(self, pose: Tensor, which: Tensor) -> TokenSpace:
+        body = pose[:, :NUM_BODY_JOINTS]
+        encoded = self.tokenizer.encode(so3.to_6d(body))
+        mean = torch.where(which[:, None, None], encoded, self.prior.mean)
+        offset = pose_offset(self.tokenizer.decode(mean), body)
+        offset = torch.where(which[:, None, None], offset, self.pose_offset)
+        return self.replace(prior=self.prior.replace(mean=mean), pose_offset=offset)
+
+    def adopt(self, rows: Tensor, other: PoseSpace) -> TokenSpace:
+        assert isinstance(other, TokenSpace)
+        return scatter(rows, other, self)
+
+    def tokens(self) -> Tensor:
+        return self.prior.mean
+
     def decode(self, tokens: Tensor) -> Tensor:
         """Body joint rotations (N, 21, 3, 3)."""
         return so3.from_6d(self.tokenizer.decode(tokens) + self.pose_offset)
@@ -202,6 +245,19 @@ class TokenSpace(TensorStruct):
         dual = keep * people.dual + torch.einsum("ns,nstc->ntc", amount, chart.back)
         pose = torch.cat([self.decode(tokens), people.pose[:, NUM_BODY_JOINTS:]], 1)
         return people.replace(tokens=tokens, dual=dual, pose=pose)
+
+
+def pose_offset(decoded: Tensor, rotation: Tensor) -> Tensor:
+    """What to add to raw 6D poses (N, 21, 6) so that they orthonormalise to ``rotation`` (N, 21, 3, 3).
+
+    Lengths and the angle of the two raw vectors are kept, so the offset is zero where they agree.
+    """
+    a1, a2 = decoded[..., :3], decoded[..., 3:]
+    b1, b2, _ = so3.from_6d(decoded).unbind(-2)
+    n1 = a1.norm(dim=-1, keepdim=True)
+    along, across = (b1 * a2).sum(-1, keepdim=True), (b2 * a2).sum(-1, keepdim=True)
+    r1, r2, _ = rotation.unbind(-2)
+    return torch.cat([n1 * r1, along * r1 + across * r2], -1) - decoded
 
 
 def turn_cotangents(six: Tensor) -> Tensor:

@@ -18,19 +18,26 @@ from depthfit.fit.system import BodyFit, RobustScales
 from depthfit.joints import NUM_JOINTS
 from depthfit.solver import LevenbergMarquardtConfig, SolveSummary, minimize
 from depthfit.state import LOG_FOCAL, LOG_SCALE, FitState, ImageState, PersonState, StepLayout
-from depthfit.struct import where
 
-Schedule = tuple[float, ...]
+
+@dataclass(frozen=True)
+class Schedule:
+    """How evidence comes in over the rounds.
+
+    Attributes:
+        widen: Factors on the robust scales of the first rounds. Wide ones let what starts far from its
+            evidence still feel it (graduated non-convexity: Blake & Zisserman, "Visual Reconstruction",
+            1987); narrow ones keep a good start from being dragged off by what is not the person.
+        depth_waits, contour_waits: Rounds with all unknowns free before depth and outline count. A rim that
+            is still far off is matched to the wrong side of a limb; keypoints and depth bring it near.
+    """
+
+    widen: tuple[float, ...]
+    depth_waits: int = 0
+    contour_waits: int = 2
+
 
 CAMERA_ROUNDS, ROOT_ROUNDS = 2, 2
-CONTOUR_WAITS = 2
-"""Rounds with all unknowns free before the outline counts: a rim that is still far off is matched to the
-wrong side of a limb. Keypoints and depth bring it near."""
-SCHEDULES = ((3.0, 3.0, 2.0, 2.0, 1.5), (1.0,))
-"""Factors on the robust scales of the first rounds. Wide ones let what starts far from its evidence still
-feel it (graduated non-convexity: Blake & Zisserman, "Visual Reconstruction", 1987); narrow ones keep a good
-start from being dragged off by what is not the person. Neither wins always, so both are run and the lower
-cost is kept."""
 ALL_UNKNOWNS = ["root", "pose", "betas", "bearing", "distance", "clothes", "field"]
 CHART_ROUNDS = 3
 """Rounds in a row at the start in which the tokens' chart is made anew; later every second round."""
@@ -38,10 +45,11 @@ CHART_ROUNDS = 3
 
 @dataclass(frozen=True)
 class Parts:
-    """Which of the focal, the depth scale and the outline take part in a round."""
+    """Which of the focal, the depth scale, the depth and the outline take part in a round."""
 
     focal: bool = True
     scale: bool = True
+    depth: bool = True
     contour: bool = True
 
 
@@ -73,9 +81,9 @@ class Scheduler:
     layout: StepLayout
     config: FitConfig
 
-    def start(self, tokens: Tensor) -> FitState:
+    def start(self) -> FitState:
         """Prediction's pose, prior's camera, translation in closed form."""
-        batch = self.batch
+        batch, tokens = self.batch, self.space.tokens()
         images = ImageState(
             batch.image_prior.log_focal.clone(), torch.zeros_like(batch.image_prior.log_focal)
         )
@@ -95,7 +103,17 @@ class Scheduler:
         )
         return FitState(people, images)
 
-    def camera(self, state: FitState, schedule: Schedule = SCHEDULES[0]) -> Solved:
+    def subset(self, images: Tensor) -> tuple[Scheduler, Tensor]:
+        """The stages over some images (M,) ascending alone, and the rows of their people."""
+        batch, rows = self.batch.subset(images)
+        return replace(self, batch=batch, space=self.space[rows]), rows
+
+    def about(self, pose: Tensor, which: Tensor) -> Scheduler:
+        """The stages with ``pose`` (N, 23, 3, 3) as the prediction of the people in ``which`` (N,)."""
+        poses = torch.where(which[:, None, None, None], pose, self.batch.pose)
+        return replace(self, batch=self.batch.replace(pose=poses), space=self.space.about(pose, which))
+
+    def camera(self, state: FitState, schedule: Schedule) -> Solved:
         """Translation and depth scale; the prediction's body stays as it is, and so does the focal: a body
         that is still wrong would be explained by a wrong lens."""
         return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, schedule)
@@ -105,45 +123,21 @@ class Scheduler:
         fit = self.problem(solved.state, flat_chart(solved.state.people), ALL_UNKNOWNS, 1.0, Parts())
         return replace(solved, fit=fit)
 
-    def root(self, state: FitState, schedule: Schedule = SCHEDULES[0]) -> Solved:
+    def root(self, state: FitState, schedule: Schedule) -> Solved:
         """Root orientation and clothes too."""
         return self._run(state, ["root", "bearing", "distance", "clothes"], ROOT_ROUNDS, schedule)
 
-    def bodies(self, state: FitState, schedule: Schedule = SCHEDULES[0]) -> Solved:
+    def bodies(self, state: FitState, schedule: Schedule) -> Solved:
         """All unknowns together."""
         return self._run(state, ALL_UNKNOWNS, self.config.solver.rounds, schedule)
 
-    def everything(self, start: FitState) -> Solved:
-        """Camera, root and all unknowns, by every schedule; the best is kept for each image."""
-        best: Solved | None = None
-        for schedule in SCHEDULES:
-            rooted = self.root(self.camera(start, schedule).state, schedule)
-            solved = self.bodies(rooted.state, schedule)
-            best = solved if best is None else self._better(solved, best)
-        assert best is not None
-        return best
-
-    def _better(self, new: Solved, old: Solved) -> Solved:
-        """Of two solutions the one with the lower cost, image by image."""
-        group = self.batch.group
-        lower = new.fit.cost(new.state) < old.fit.cost(old.state)
-        # A schedule that found no finite cost is no rival.
-        lower = lower | ~old.fit.cost(old.state).isfinite()
-        fit = replace(
-            new.fit,
-            matches=where(lower[group], new.fit.matches, old.fit.matches),
-            chart=where(lower[group], new.fit.chart, old.fit.chart),
-        )
-        return Solved(
-            new.state.select(lower, old.state, group),
-            fit,
-            new.steps + old.steps,
-            torch.where(lower, new.status, old.status),
-        )
+    def everything(self, start: FitState, schedule: Schedule) -> Solved:
+        """Camera, root and all unknowns."""
+        return self.bodies(self.root(self.camera(start, schedule).state, schedule).state, schedule)
 
     def place(self, state: FitState) -> FitState:
         """Translation alone, bodies and cameras held."""
-        return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, scale=False).state
+        return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, Schedule(()), scale=False).state
 
     def full_problem(self, state: FitState) -> BodyFit:
         """The problem of the last stage, with a fresh chart and associations at ``state``."""
@@ -159,9 +153,13 @@ class Scheduler:
         shared[LOG_FOCAL] = parts.focal and not config.camera.freeze_focal
         shared[LOG_SCALE] = parts.scale and config.depth.use
         matches = associate(self.body, self.topology, self.batch, state, config)
+        if not parts.depth:
+            matches = matches.replace(
+                depth=matches.depth.replace(weight=torch.zeros_like(matches.depth.weight))
+            )
         if not parts.contour:
-            contour = matches.contour.replace(weight=torch.zeros_like(matches.contour.weight))
-            matches = matches.replace(contour=contour)
+            none = torch.zeros_like(matches.contour.weight)
+            matches = matches.replace(contour=matches.contour.replace(weight=none, wanted=none))
         return BodyFit(
             body=self.body,
             table=self.table,
@@ -188,7 +186,7 @@ class Scheduler:
         state: FitState,
         free: list[str],
         rounds: int,
-        schedule: Schedule = SCHEDULES[0],
+        schedule: Schedule,
         scale: bool = True,
     ) -> Solved:
         chart = flat_chart(state.people)
@@ -200,8 +198,9 @@ class Scheduler:
         for k in range(rounds):
             if all_free and (k < CHART_ROUNDS or k % 2 == 0):
                 chart = self.space.chart(state.people)
-            widen = schedule[k] if k < len(schedule) else 1.0
-            parts = Parts(focal=all_free, scale=scale, contour=all_free and k >= CONTOUR_WAITS)
+            widen = schedule.widen[k] if k < len(schedule.widen) else 1.0
+            depth = not schedule.depth_waits or (all_free and k >= schedule.depth_waits)
+            parts = Parts(all_free, scale, depth, contour=all_free and k >= schedule.contour_waits)
             fit = self.problem(state, chart, free, widen, parts)
             state, summary = minimize(fit, state, solver, damping)
             damping = summary.damping.clamp(max=1.0)

@@ -34,12 +34,14 @@ from depthfit.struct import TensorStruct
 class Matches(TensorStruct):
     """What association found: pixels with triangles, outline with rim, and the vertices of both.
 
-    ``subset`` holds the 3 P triangle corners of the depth samples, then the C rim vertices.
+    ``subset`` holds the 3 P triangle corners of the depth samples, then the C rim vertices; ``uncovered``
+    (N,) is the share of the person's mask by which body and mask differ.
     """
 
     depth: DepthSamples
     contour: ContourMatches
     subset: VertexSubset
+    uncovered: Tensor
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,10 @@ class BodyFit:
     free: Tensor
     free_shared: Tensor
 
+    @property
+    def num_images(self) -> int:
+        return len(self.image_prior.log_focal)
+
     def cost(self, state: FitState) -> Tensor:
         """(I,) robust cost, priors included."""
         people = sum(self.person_costs(state).values())
@@ -97,14 +103,28 @@ class BodyFit:
         return {
             "keypoints": keypoint.cost(self._kernel("keypoints")),
             "depth": depth.cost(self._kernel("depth")),
-            "contour": contour.cost(self._kernel("contour")),
+            "contour": contour.cost(self._kernel("contour")) + self._unmatched(),
             "pose_prior": self.space.cost(state.people),
             "other_priors": (self.person_prior.residual(state.people) ** 2).sum(-1) / 2,
         }
 
+    def _unmatched(self) -> Tensor:
+        """(N,) cost of outline and mask that no pair stands for: what a hopeless pair would cost.
+
+        It is the same all through a solve. Without it, of two solutions the one that has lost more of its
+        evidence would be the cheaper.
+        """
+        pairs, most = self.matches.contour, self.robust.contour**2 / 2
+        lost = (pairs.wanted - pairs.weight).clamp(min=0).sum(-1)
+        return most * (lost + self.matches.uncovered * pairs.weight.shape[1])
+
+    def evidence(self, state: FitState) -> tuple[Rows, Rows, Rows]:
+        """Rows of keypoints, depth and contour."""
+        return self._rows(state, self.skeleton(state.people))[:3]
+
     def depth_error(self, state: FitState) -> Tensor:
         """(N, P) log-depth residual of the samples, beyond the map's scale and its smooth error."""
-        _, depth, _, _ = self._rows(state, self.skeleton(state.people))
+        _, depth, _ = self.evidence(state)
         return depth.residual[..., 0] * self.matches.depth.sigma
 
     def linearize(self, state: FitState) -> ArrowSystem:
@@ -175,7 +195,8 @@ class BodyFit:
         surface = matches.subset.skin(skeleton, matches.subset.rest(people.pose, people.betas)) + transl
         count = matches.depth.xy.shape[1]
         triangle = surface[:, : 3 * count].unflatten(1, (count, 3))
-        hit = intersect(triangle, matches.depth.xy, focal, self.center, people.clothes)
+        thickness = (matches.depth.cover @ people.clothes[..., None])[..., 0]
+        hit = intersect(triangle, matches.depth.xy, focal, self.center, thickness)
         scale = state.images.log_scale[self.group]
         depth = depth_rows(hit, focal, scale, people.field, matches.depth)
         rim = surface[:, 3 * count :]

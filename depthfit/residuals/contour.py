@@ -25,6 +25,8 @@ class ContourMatches(TensorStruct):
         normal: (N, C, 2) unit, outward.
         sigma: (N, C) px.
         weight: (N, C) in [0, 1]; zero for no pair.
+        wanted: (N, C) what the weight would be had a partner been found.
+        cover: (N, C, A) share of each amplitude of the clothes at the vertex.
     """
 
     vertex: Tensor
@@ -32,6 +34,8 @@ class ContourMatches(TensorStruct):
     normal: Tensor
     sigma: Tensor
     weight: Tensor
+    wanted: Tensor
+    cover: Tensor
 
 
 def contour_rows(
@@ -41,13 +45,13 @@ def contour_rows(
 
     Args:
         points: (N, C, 3) m, the rim vertices in the camera's frame.
-        focal: (N,) px; center: (N, 2) px; clothes: (N,) m.
+        focal: (N,) px; center: (N, 2) px; clothes: (N, A) m.
     """
     xy, derivative = projection(points, focal, center)
     inverse = 1 / matches.sigma
     normal = matches.normal
     scale = derivative[..., 0, 0]  # f / z
-    standoff = clothes[:, None] * scale
+    standoff = (matches.cover @ clothes[..., None])[..., 0] * scale
     residual = ((normal * (xy - matches.xy)).sum(-1) + standoff) * inverse
     point = (normal[..., None, :] @ derivative)[..., 0, :].clone()
     point[..., 2] -= standoff * scale / focal[:, None]
@@ -57,5 +61,5 @@ def contour_rows(
         weight=matches.weight,
         point=(point * inverse[..., None])[..., None, :],
         log_focal=(along * inverse)[..., None],
-        clothes=(scale * inverse)[..., None],
+        clothes=((scale * inverse)[..., None] * matches.cover)[..., None, :],
     )

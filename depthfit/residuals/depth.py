@@ -40,6 +40,7 @@ class DepthSamples(TensorStruct):
         sigma: (N, P) in log depth.
         weight: (N, P) in [0, 1]; zero for no reading.
         basis: (N, P, K) the smooth error field's basis at the pixel.
+        cover: (N, P, C) share of each amplitude of the clothes at the pixel.
         focal_coupling: (N,) one for canonical depth, zero for metric depth.
     """
 
@@ -49,6 +50,7 @@ class DepthSamples(TensorStruct):
     sigma: Tensor
     weight: Tensor
     basis: Tensor
+    cover: Tensor
     focal_coupling: Tensor
 
 
@@ -65,8 +67,9 @@ class RayHit(TensorStruct):
     ray: Tensor
 
 
-def intersect(triangle: Tensor, xy: Tensor, focal: Tensor, center: Tensor, clothes: Tensor) -> RayHit:
-    """Meet pixel rays with the planes of ``triangle`` (N, P, 3, 3) m in the camera's frame."""
+def intersect(triangle: Tensor, xy: Tensor, focal: Tensor, center: Tensor, thickness: Tensor) -> RayHit:
+    """Meet pixel rays with the planes of ``triangle`` (N, P, 3, 3) m in the camera's frame, moved outwards
+    by ``thickness`` (N, P) m."""
     ray = torch.cat([(xy - center[:, None]) / focal[:, None, None], torch.ones_like(xy[..., :1])], -1)
     a, b, c = triangle.unbind(-2)
     cross = torch.linalg.cross(b - a, c - a, dim=-1)
@@ -75,8 +78,8 @@ def intersect(triangle: Tensor, xy: Tensor, focal: Tensor, center: Tensor, cloth
     facing = (normal * ray).sum(-1)
     limit = -MIN_FACING * ray.norm(dim=-1)
     facing = torch.minimum(facing, limit)
-    z = ((normal * a).sum(-1) + clothes[:, None]) / facing
-    hit = ray * z[..., None] - clothes[:, None, None] * normal - a
+    z = ((normal * a).sum(-1) + thickness) / facing
+    hit = ray * z[..., None] - thickness[..., None] * normal - a
     v = (torch.linalg.cross(hit, c - a, dim=-1) * cross).sum(-1) / area2[..., 0]
     w = (torch.linalg.cross(b - a, hit, dim=-1) * cross).sum(-1) / area2[..., 0]
     return RayHit(z, torch.stack([1 - v - w, v, w], -1), normal, facing, ray)
@@ -101,6 +104,6 @@ def depth_rows(hit: RayHit, focal: Tensor, log_scale: Tensor, field: Tensor, sam
         point=(hit.normal * (slope / hit.facing)[..., None])[..., None, :],
         log_focal=(inverse * (lateral / hit.facing - coupling))[..., None],
         log_scale=-inverse[..., None],
-        clothes=(slope / hit.facing)[..., None],
+        clothes=((slope / hit.facing)[..., None] * samples.cover)[..., None, :],
         field=-(samples.basis * inverse[..., None])[..., None, :],
     )

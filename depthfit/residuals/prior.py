@@ -20,7 +20,7 @@ class PersonPrior(TensorStruct):
         root: (N, 3, 3) predicted root rotation; ``root_sigma`` (N,) rad.
         betas: (N, B) mean and ``betas_sigma`` (N, B): the product of the population's unit normal with the
             prediction's.
-        clothes: (N,) m mean; ``clothes_sigma`` (N,) m.
+        clothes: (N, C) m mean; ``clothes_sigma`` (N, C) m.
         field_sigma: (N, K) in log depth.
         height_row: (N, B) and ``height_target`` (N,): the row height_row . betas - height_target of a known
             height, in sigmas; zero where it is not known.
@@ -37,23 +37,23 @@ class PersonPrior(TensorStruct):
     height_target: Tensor
 
     def residual(self, people: PersonState) -> Tensor:
-        """(N, 3 + B + 1 + K + 1) whitened."""
+        """(N, 3 + B + C + K + 1) whitened."""
         root = so3.log(people.root @ self.root.mT) / self.root_sigma[:, None]
         betas = (people.betas - self.betas) / self.betas_sigma
-        clothes = ((people.clothes - self.clothes) / self.clothes_sigma)[:, None]
+        clothes = (people.clothes - self.clothes) / self.clothes_sigma
         height = ((self.height_row * people.betas).sum(-1) - self.height_target)[:, None]
         return torch.cat([root, betas, clothes, people.field / self.field_sigma, height], -1)
 
     def jacobian(self, people: PersonState, layout: StepLayout) -> Tensor:
         """(N, rows of :meth:`residual`, layout.size)."""
-        n, b, k = len(people.root), layout.num_betas, layout.num_field
-        rows = people.root.new_zeros(n, 3 + b + 1 + k + 1, layout.size)
+        n, b, c, k = len(people.root), layout.num_betas, layout.num_clothes, layout.num_field
+        rows = people.root.new_zeros(n, 3 + b + c + k + 1, layout.size)
         error = so3.log(people.root @ self.root.mT)
         rows[:, :3, layout.root] = so3.right_jacobian_inverse(-error) / self.root_sigma[:, None, None]
         rows[:, 3 : 3 + b, layout.betas] = torch.diag_embed(1 / self.betas_sigma)
-        rows[:, 3 + b, layout.clothes] = 1 / self.clothes_sigma
-        rows[:, 4 + b : 4 + b + k, layout.field] = torch.diag_embed(1 / self.field_sigma)
-        rows[:, 4 + b + k, layout.betas] = self.height_row
+        rows[:, 3 + b : 3 + b + c, layout.clothes] = torch.diag_embed(1 / self.clothes_sigma)
+        rows[:, 3 + b + c : 3 + b + c + k, layout.field] = torch.diag_embed(1 / self.field_sigma)
+        rows[:, 3 + b + c + k, layout.betas] = self.height_row
         return rows
 
 

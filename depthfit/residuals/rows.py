@@ -29,7 +29,7 @@ class Rows(TensorStruct):
         point: (N, P, R, 3) per m, d residual / d point.
         log_focal: (N, P, R) d residual / d log focal.
         log_scale: (N, P, R) d residual / d log depth scale, or ``None``.
-        clothes: (N, P, R) per m, or ``None``.
+        clothes: (N, P, R, C) per m, or ``None``.
         field: (N, P, R, K) d residual / d field amplitudes, or ``None``.
     """
 

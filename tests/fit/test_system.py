@@ -15,9 +15,9 @@ from depthfit.residuals.prior import ImagePrior, PersonPrior
 from depthfit.state import FitState, ImageState, PersonState, StepLayout
 from tests.bodies import NUM_BETAS, NUM_VERTICES, random_body, random_rotations
 
-N, FIELD = 3, 5
+N, FIELD, CLOTHES = 3, 5, 4
 GROUP = torch.tensor([0, 0, 1])
-LAYOUT = StepLayout(NUM_BETAS, FIELD)
+LAYOUT = StepLayout(NUM_BETAS, CLOTHES, FIELD)
 DOUBLE = torch.float64
 
 
@@ -33,7 +33,7 @@ def _state() -> FitState:
         betas=_normal(N, NUM_BETAS, seed=3),
         bearing=_normal(N, 2, seed=4, scale=0.1),
         log_distance=_normal(N, seed=5, scale=0.1) + 1.2,
-        clothes=torch.full((N,), 0.012, dtype=DOUBLE),
+        clothes=_normal(N, CLOTHES, seed=19, scale=0.005) + 0.006,
         field=_normal(N, FIELD, seed=6, scale=0.02),
         tokens=torch.zeros(N, 0, 0, dtype=DOUBLE),
         dual=torch.zeros(N, 0, 0, dtype=DOUBLE),
@@ -73,6 +73,7 @@ def _problem(terms: str) -> BodyFit:
         sigma=torch.full((N, count), 0.1, dtype=DOUBLE),
         weight=seen * float(terms == "depth"),
         basis=_normal(N, count, FIELD, seed=10),
+        cover=_normal(N, count, CLOTHES, seed=20).abs(),
         focal_coupling=torch.tensor([1.0, 1.0, 0.0], dtype=DOUBLE),
     )
     contour = ContourMatches(
@@ -81,6 +82,8 @@ def _problem(terms: str) -> BodyFit:
         normal=torch.nn.functional.normalize(_normal(N, rim, 2, seed=12), dim=-1),
         sigma=torch.full((N, rim), 5.0, dtype=DOUBLE),
         weight=torch.full((N, rim), float(terms == "contour"), dtype=DOUBLE),
+        wanted=torch.full((N, rim), float(terms == "contour"), dtype=DOUBLE),
+        cover=_normal(N, rim, CLOTHES, seed=21).abs(),
     )
     ones = torch.ones(N, dtype=DOUBLE)
     space = RotationSpace(
@@ -93,7 +96,12 @@ def _problem(terms: str) -> BodyFit:
         group=GROUP,
         center=center,
         targets=KeypointTargets(center[:, None] + _normal(N, 27, 2, seed=14, scale=60.0), sigma),
-        matches=Matches(depth, contour, VertexSubset.gather(body, torch.cat([corner.flatten(1), vertex], 1))),
+        matches=Matches(
+            depth,
+            contour,
+            VertexSubset.gather(body, torch.cat([corner.flatten(1), vertex], 1)),
+            uncovered=torch.zeros(N, dtype=DOUBLE),
+        ),
         space=space,
         chart=space.chart(state.people),
         person_prior=PersonPrior(
@@ -101,8 +109,8 @@ def _problem(terms: str) -> BodyFit:
             root_sigma=ones * 0.3,
             betas=_normal(N, NUM_BETAS, seed=16),
             betas_sigma=torch.ones(N, NUM_BETAS, dtype=DOUBLE),
-            clothes=ones * 0.015,
-            clothes_sigma=ones * 0.01,
+            clothes=torch.full((N, CLOTHES), 0.005, dtype=DOUBLE),
+            clothes_sigma=torch.full((N, CLOTHES), 0.01, dtype=DOUBLE),
             field_sigma=torch.full((N, FIELD), 0.02, dtype=DOUBLE),
             height_row=_normal(N, NUM_BETAS, seed=17),
             height_target=_normal(N, seed=18),
@@ -146,6 +154,6 @@ def test_terms_reach_every_unknown_they_should() -> None:
     prior = _problem("priors").linearize(_state()).block_gradient
     for term, value in gradient.items():
         evidence = (value - prior).abs().amax(0)
-        assert (evidence[: layout.clothes] > 1e-9).all(), term
-        assert (evidence[layout.clothes] > 1e-9) == (term != "keypoints"), term
+        assert (evidence[: layout.clothes.start] > 1e-9).all(), term
+        assert (evidence[layout.clothes] > 1e-9).all() == (term != "keypoints"), term
         assert (evidence[layout.field] > 1e-9).all() == (term == "depth"), term

@@ -1,0 +1,51 @@
+"""What stands between the body and its evidence: clothes, and the depth map's smooth error."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from depthfit.fit.config import FitConfig
+from depthfit.joints import NUM_JOINTS
+
+NUM_CLOTHES = 1 + NUM_JOINTS
+
+
+def clothes_cover(weights: Tensor) -> Tensor:
+    """Share of each clothes amplitude at points with skinning ``weights`` (..., 24): (..., C). The first is
+    worn everywhere, the others each on one part."""
+    return torch.cat([torch.ones_like(weights[..., :1]), weights], -1)
+
+
+def clothes_prior(config: FitConfig, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and sigma (C,) m of the clothes' amplitudes."""
+    mean = torch.tensor([config.body.clothes_cm] + [0.0] * NUM_JOINTS) / 100
+    sigma = torch.tensor([config.body.clothes_sigma_cm] + [config.body.garment_sigma_cm] * NUM_JOINTS) / 100
+    return mean.to(like), sigma.to(like)
+
+
+def field_orders(order: int) -> list[tuple[int, int]]:
+    """Orders (i, j) of the field's cosines with 0 < i + j <= order; the constant is the depth scale's."""
+    return [(i, j) for i in range(order + 1) for j in range(order + 1) if 0 < i + j <= order]
+
+
+def field_spectrum(config: FitConfig) -> Tensor:
+    """(K,) prior sigmas that fall as 1 / (i + j) and sum in quadrature to ``field_sigma``."""
+    orders = field_orders(config.depth.field_order)
+    if config.depth.field_sigma <= 0 or not orders:
+        return torch.zeros(0)
+    raw = torch.tensor([1.0 / (i + j) for i, j in orders])
+    return config.depth.field_sigma * raw / raw.norm()
+
+
+def field_basis(place: Tensor, config: FitConfig) -> Tensor:
+    """Cosines at window coordinates ``place`` (..., 2) in [0, 1], unit mean square: (..., K)."""
+    if config.depth.field_sigma <= 0:
+        return place.new_zeros(*place.shape[:-1], 0)
+    columns = []
+    for i, j in field_orders(config.depth.field_order):
+        wave = torch.cos(math.pi * i * place[..., 0]) * torch.cos(math.pi * j * place[..., 1])
+        columns.append(wave * math.sqrt((2 if i else 1) * (2 if j else 1)))
+    return torch.stack(columns, -1)
