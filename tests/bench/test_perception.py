@@ -53,7 +53,7 @@ def test_other_stages_find_their_place(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(perception.STAGES, "depth", lambda config, device: iter([row]))
     config = PerceptionConfig(["depth"], device="cpu", out=str(tmp_path))
     assert "| depth | D | 2 M | float16 | 4 | 4 | 0.25 | 3.00 GiB |" in run_perception(config)
-    for changes, match in (({"stages": ["dept"]}, "Stages are regressor"), ({"batches": []}, "above zero")):
+    for changes, match in (({"stages": ["dept"]}, "Stages are .*regressor"), ({"batches": []}, "above zero")):
         with pytest.raises(InputError, match=match):
             run_perception(replace(config, **changes))
 
