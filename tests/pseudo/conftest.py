@@ -20,10 +20,12 @@ from depthfit.synth import SynthConfig, make_scene
 
 FAST = (
     "fit.solver.rounds=1", "fit.solver.steps=1", "fit.solver.grid=24", "fit.solver.hypotheses=false",
-    "fit.depth.samples=40", "fit.contour.points=40", "gate.use=false", "fit.verdict.max_prior_rms=100",
-    "fit.verdict.max_reprojection=10", "fit.verdict.max_depth_residual=10", "report_people=0", "device=cpu",
+    "fit.depth.samples=40", "fit.contour.points=40", "fit.verdict.use=false",
+    "gate.max_reprojection=null", "gate.max_depth_residual=null", "gate.max_joint_sd=null",
+    "gate.max_focal_sd=null", "gate.max_prior=null", "gate.max_beta=null", "gate.min_inside=0",
+    "report_people=0", "device=cpu",
 )  # fmt: skip
-"""Too coarse for a good fit, but through all of the code; no measure is asked for."""
+"""Too coarse for a good fit, but through all of the code; nothing but six keypoints is asked for."""
 Members = list[tuple[str, bytes]]
 
 

@@ -67,7 +67,7 @@ def test_each_damage_ends_as_its_own_reason(damaged_run: Run) -> None:
         return row["outcome"], row["reason"].split(":")[0]
 
     assert outcome("000000", "00000", 1) == ("refined", "")
-    assert outcome("000000", "00000", 2) == ("original", "verdict"), "three points do not make a fit"
+    assert outcome("000000", "00000", 2) == ("original", "keypoints"), "three points do not make a fit"
     assert outcome("000001", "00003", 1) == ("failed", "image_unreadable")
     assert outcome("000001", "00003", 2) == ("failed", "image_unreadable")
     assert outcome("000001", "00004", 1) == ("failed", "label_unreadable")
@@ -142,14 +142,14 @@ def test_an_image_that_cannot_be_read_is_left_out(damaged_run: Run) -> None:
 
 def test_a_shard_without_changes_is_the_sources_file(tars: Path, tmp_path: Path) -> None:
     path = tars / "000001.tar"
-    refine(path, tmp_path / "out", "fit.verdict.min_keypoints=99")
+    refine(path, tmp_path / "out", "gate.min_keypoints=99")
     assert (tmp_path / "out" / "shards" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_dropped_people_are_out_and_the_others_in(damaged: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     shutil.copy(damaged / "000000.tar", tmp_path / "in")
-    summary = refine(tmp_path / "in", tmp_path / "out", "policy.refused=drop")
+    summary = refine(tmp_path / "in", tmp_path / "out", "policy.doubtful=drop")
     assert summary["outcomes"]["dropped"] == 1
     records = list(people(tmp_path / "out" / "shards" / "000000.tar"))
     assert Counter(r["key"] for r in records) == {"00000": 1, "00001": 2, "00002": 2}
@@ -226,7 +226,7 @@ def test_a_second_run_changes_nothing_and_other_settings_are_refused(
     assert refine(damaged, out, "chunk=5")["shards_made_now"] == 0
     assert (out / "manifest.jsonl").read_bytes() == before
     with pytest.raises(InputError, match="labels of others"):
-        refine(damaged, out, "chunk=5", "gate.max_prior=1")
+        refine(damaged, out, "chunk=5", "gate.max_prior=1.5")
 
 
 def test_only_what_is_missing_is_made_again(damaged_run: Run, damaged: Path, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_members_that_do_not_change_are_copied_as_they_are(scene: Path, images: 
     with zipfile.ZipFile(tmp_path / "in.npz") as a, zipfile.ZipFile(tmp_path / "out" / "labels.npz") as b:
         for name in ("imgname.npy", "gtkps.npy", "cam_ext.npy"):
             assert a.read(name) == b.read(name)
-    refine(tmp_path / "in.npz", tmp_path / "same", f"images={images}", "fit.verdict.min_keypoints=99")
+    refine(tmp_path / "in.npz", tmp_path / "same", f"images={images}", "gate.min_keypoints=99")
     assert (tmp_path / "same" / "labels.npz").read_bytes() == (tmp_path / "in.npz").read_bytes()
 
 
