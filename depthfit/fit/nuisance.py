@@ -11,6 +11,11 @@ from depthfit.fit.config import FitConfig
 from depthfit.joints import NUM_JOINTS
 
 NUM_CLOTHES = 1 + NUM_JOINTS
+CORRELATION = 1.7
+"""Errors of neighbouring pixels, outline points and joints are correlated beyond what the model knows, so the
+Hessian is too sure, by this factor in standard deviation. Calibrated on synthetic scenes (seeds 100 to 105),
+where 68 % intervals of focal and distance then hold about 68 % of the truths. The camera's priors gain the
+same weight, lest rows that say one thing twice outvote them."""
 
 
 def clothes_cover(weights: Tensor) -> Tensor:

@@ -8,15 +8,12 @@ import torch
 from torch import Tensor
 
 from depthfit.body.points import pose_points
+from depthfit.fit.nuisance import CORRELATION
 from depthfit.fit.system import BodyFit
 from depthfit.joints import NUM_JOINTS
 from depthfit.residuals.rows import Rows, jacobian
 from depthfit.state import LOG_FOCAL, FitState
 from depthfit.struct import TensorStruct
-
-CORRELATION = 1.7
-"""Factor on all deviations. The normal equations take the errors of outline points and depth pixels as
-independent; they are not, so the Hessian is too sure. Calibrated on 32 synthetic people (seed 101)."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,8 @@ def posterior(fit: BodyFit, state: FitState) -> Posterior:
     return Posterior(
         # Evidence, however correlated, leaves nobody less sure than the prior was.
         log_focal=torch.minimum(
-            CORRELATION * shared[:, LOG_FOCAL, LOG_FOCAL].sqrt(), fit.image_prior.log_focal_sigma
+            CORRELATION * shared[:, LOG_FOCAL, LOG_FOCAL].sqrt(),
+            CORRELATION * fit.image_prior.log_focal_sigma,
         )[fit.group],
         log_distance=CORRELATION * distance.clamp(min=0).sqrt(),
         joints=CORRELATION * (variance / 3).clamp(min=0).sqrt(),

@@ -13,7 +13,7 @@ from depthfit.body.model import Body
 from depthfit.errors import DepthfitError
 from depthfit.fit.config import FitConfig
 from depthfit.fit.inputs import ImageInput, PersonInput
-from depthfit.fit.nuisance import NUM_CLOTHES, clothes_prior, field_spectrum
+from depthfit.fit.nuisance import CORRELATION, NUM_CLOTHES, clothes_prior, field_spectrum
 from depthfit.fit.space import (
     PoseSpace,
     RotationSpace,
@@ -145,8 +145,8 @@ def make_batch(
         person_prior=_person_prior([p for _, _, p in people], body, config, layout, device),
         image_prior=ImagePrior(
             numbers([image.log_focal for image in images]),
-            numbers([image.log_focal_sigma for image in images]),
-            numbers([config.depth.scale_sigma] * len(images)),
+            numbers([image.log_focal_sigma / CORRELATION for image in images]),
+            numbers([config.depth.scale_sigma / CORRELATION] * len(images)),
         ),
     )
 
