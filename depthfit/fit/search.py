@@ -99,6 +99,8 @@ def _again(scheduler: Scheduler, start: FitState, best: Solved) -> Solved:
         images = _images_of(unsettled(best), scheduler)
         if not len(images):
             return best
+        if scheduler.config.camera.freeze_focal:
+            zoom = 0.0
         part, rows = scheduler.subset(images)
         people, cameras = start.people[rows], start.images[images]
         people = people.replace(

@@ -90,5 +90,5 @@ def exact_image(
         depth_focal=FOCAL,
         people=[person],
     )
-    truth = {"joints": skeleton.position[0] + transl, "transl": transl}
+    truth = {"joints": skeleton.position[0] + transl, "transl": transl, "root": root, "pose": pose}
     return image, truth
