@@ -76,8 +76,8 @@ def depth_masks(
     """
     reading = depth.metres > 0
     log_depth = cv2.medianBlur(np.log(np.where(reading, depth.metres, 1e6)).astype(np.float32), 5)
-    inverse = np.where(reading, 1 / np.where(reading, depth.metres, 1), 0).astype(np.float32)
-    inverse = cv2.medianBlur(inverse, 3)
+    raw_inverse = np.where(reading, 1 / np.where(reading, depth.metres, 1), 0).astype(np.float32)
+    inverse = cv2.medianBlur(raw_inverse, 3)
     figures = [None if person is None else make_figure(person, depth.to_native) for person in people]
     bodies = np.zeros(log_depth.shape, bool)
     for figure in figures:
