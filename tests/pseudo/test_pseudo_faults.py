@@ -20,6 +20,8 @@ from depthfit.pseudo.check import check
 from depthfit.pseudo.part import read_index
 from tests.pseudo.conftest import FAST
 
+pytestmark = pytest.mark.faults
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0
 PEOPLE = 12
