@@ -31,7 +31,9 @@ def _cached_tables(length_in: int, length_out: int, device: torch.device) -> tup
         targets[source].append(out)
     copies = max(len(t) for t in targets)
     backward = [[t[k] if k < len(t) else length_out for t in targets] for k in range(copies)]
-    return torch.tensor(forward, device=device), torch.tensor(backward, device=device)
+    # The cache outlives the caller's mode: tensors made in inference mode could never take part in autograd.
+    with torch.inference_mode(False):
+        return torch.tensor(forward, device=device), torch.tensor(backward, device=device)
 
 
 @torch.compiler.assume_constant_result

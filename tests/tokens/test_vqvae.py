@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from depthfit.tokens.jacobian import decoder_vjp
-from depthfit.tokens.layers import nearest_index
+from depthfit.tokens.layers import _cached_tables, nearest_index, resize_transpose
 from depthfit.tokens.vqvae import Tokenizer
 
 
@@ -144,3 +144,13 @@ def test_decoder_vjp_matches_functorch(tokenizer: Tokenizer) -> None:
     expected = torch.stack([pull(c)[0] for c in cotangents], 1)
     _, pulled = decoder_vjp(tokenizer, z, cotangents.transpose(0, 1))
     assert (pulled - expected).abs().max() < 1e-12
+
+
+def test_resize_tables_made_in_inference_mode_serve_autograd_too() -> None:
+    _cached_tables.cache_clear()
+    with torch.inference_mode():
+        resize_transpose(torch.randn(1, 12, 4), 5, 12)
+    gradient = torch.randn(1, 12, 4, requires_grad=True)
+    resize_transpose(gradient, 5, 12).sum().backward()
+    assert gradient.grad is not None
+    assert torch.allclose(gradient.grad, torch.ones_like(gradient))
