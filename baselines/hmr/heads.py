@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,7 @@ class Readout(TensorStruct):
     token_logits: Tensor | None
 
 
-class _Head(nn.Module):
+class _Head(nn.Module, ABC):
     """Decoder, mean person, shape and camera."""
 
     init_body_pose: Tensor
@@ -62,9 +63,9 @@ class _Head(nn.Module):
             token_logits=logits,
         )
 
+    @abstractmethod
     def pose(self, query: Tensor) -> tuple[Tensor, Tensor | None]:
         """Offset (B, 144) of the mean pose, and token logits where there are any, of (B, width)."""
-        raise NotImplementedError
 
 
 class RotationHead(_Head):
