@@ -12,6 +12,7 @@ import pytest
 from depthfit.run import fit_scene, load_config
 from depthfit.run.scene_fit import RunSummary
 from depthfit.synth import SynthConfig, make_scene
+from tests.run.photo_files import pixels, write_photo
 
 FAST = [
     "solver.rounds=2", "solver.steps=2", "solver.grid=40", "solver.hypotheses=false", "depth.samples=80",
@@ -59,3 +60,21 @@ def flawed_run(flawed: Path) -> tuple[Path, RunSummary]:
     out = flawed.parent / "flawed_out"
     wanted = ("pose.space=tokens", "output.vertices=true", "output.mesh=true", "output.overlays=true")
     return out, fit(flawed, out, *wanted)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny networks of the real classes, where prepare looks for them."""
+    from tests.perception.networks import write_tiny  # needs transformers, which not every test here does
+
+    folder = tmp_path_factory.mktemp("networks") / "models"
+    write_tiny(folder)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of two photographs."""
+    for k in range(2):
+        write_photo(tmp_path / "photos", f"p{k}.png", pixels(k))
+    return tmp_path / "photos"

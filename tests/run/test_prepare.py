@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("transformers", reason='needs pip install "depthfit[perception]"')
 
@@ -20,50 +19,9 @@ from depthfit.errors import InputError
 from depthfit.evidence.keypoints import KeypointPerson
 from depthfit.evidence.scene import read_scene
 from depthfit.joints import COCO17, KEYPOINTS
-from depthfit.run import load_config
-from depthfit.run.prepare import PrepareConfig, PrepareSummary, prepare_scene
 from depthfit.run.prepare import people as people_stage
 from depthfit.run.prepare import surfaces as surface_stage
-from tests.perception.networks import write_tiny
-
-WIDTH, HEIGHT = 96, 72
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("networks") / "models"
-    write_tiny(folder)
-    return folder
-
-
-def pixels(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """A smooth random photograph (H, W, 3) uint8 BGR."""
-    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-def write_photo(folder: Path, name: str, image: np.ndarray) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(folder / name), image)
-    return folder / name
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    for k in range(2):
-        write_photo(tmp_path / "photos", f"p{k}.png", pixels(k))
-    return tmp_path / "photos"
-
-
-def prepare(photos: Path, scene: Path, models: Path, *settings: str) -> PrepareSummary:
-    config: PrepareConfig = load_config([f"folder={models}", "device=cpu", *settings], PrepareConfig)
-    return prepare_scene(photos, scene, config)
-
-
-def points(offset: float = 0.0, count: int = 17) -> list[float]:
-    """A person of ``count`` points between (20, 10) and (60, 60) px."""
-    xy = np.random.default_rng(1).uniform((20, 10), (60, 60), (count, 2)) + offset
-    return np.column_stack([xy, np.full(count, 0.9)]).flatten().tolist()
+from tests.run.photo_files import HEIGHT, WIDTH, pixels, points, prepare, write_photo
 
 
 def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,58 +382,6 @@ def flat(person: KeypointPerson) -> list[float]:
 def test_a_mask_that_would_need_depth_is_said(photos: Path, models: Path, tmp_path: Path) -> None:
     summary = prepare(photos, tmp_path / "scene", models, "depth.source=none", "masks.source=depth")
     assert "no mask: it is made from the depth map" in summary.notes["p0"][0]
-
-
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ("init=nlf", "Use one of: keypoints, tokenhmr, hmr2"),
-        ("depth.source=midas", "Use one of: depth_pro, none"),
-        ("masks.source=grabcut", "Use one of: auto, sam, depth, none"),
-        ("batch=0", "whole number above zero"),
-        ("keypoints.source=nowhere.json", "no such file or folder: nowhere.json"),
-        ("boxes.source=keypoints", "to be found in boxes"),
-    ],
-)
-def test_settings_that_cannot_be_used(
-    setting: str, words: str, photos: Path, models: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match=words):
-        prepare(photos, tmp_path / "scene", models, setting)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_gpu_that_is_not_here(photos: Path, models: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"torch sees no CUDA device here: use device=cpu"):
-        prepare(photos, tmp_path / "scene", models, "device=cuda")
-
-
-def test_a_hub_out_of_reach_says_what_to_fetch_and_where_to_put_it(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import huggingface_hub
-
-    def unreachable(name: str, local_files_only: bool, **_: Any) -> str:
-        if local_files_only:
-            raise huggingface_hub.errors.LocalEntryNotFoundError("nothing cached")
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    models = tmp_path / "models"
-    with pytest.raises(InputError) as caught:
-        prepare(photos, tmp_path / "scene", models)
-    message = str(caught.value)
-    assert "the hub cannot be reached (no route to host)" in message
-    assert "https://huggingface.co/PekingU/rtdetr_r50vd_coco_o365" in message
-    assert f"put them into {models / 'rtdetr_r50vd_coco_o365'}" in message
-
-
-def test_a_regressor_that_is_not_here_is_named_before_it_is_needed(
-    photos: Path, models: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match=r"tokenhmr_model_latest\.ckpt.*tokenhmr\.is\.tue\.mpg\.de"):
-        prepare(photos, tmp_path / "scene", models, "init=tokenhmr")
-    assert not (tmp_path / "scene").exists()
 
 
 # -- command line
