@@ -13,6 +13,7 @@ from depthfit.atomic import atomic_path
 from depthfit.body.load import load_body
 from depthfit.cli.help import settings, wants_help
 from depthfit.data.mocap import HELD_OUT, prepare_mocap
+from depthfit.data.pose_mixture import fit_pose_mixture, save_pose_mixtures
 from depthfit.errors import InputError
 from depthfit.run import load_config
 from depthfit.tokens.dataset import load_mocap
@@ -75,22 +76,45 @@ class EvalConfig:
     output: str | None = None
 
 
+@dataclass
+class PriorConfig:
+    """Settings of ``depthfit tokenizer prior``.
+
+    Attributes:
+        mocap: File of ``prepare``; its training clips are used.
+        components: Sizes of the mixtures to fit.
+        frames: Frames to fit on, evenly spread; their mirror images are added.
+        seed: Of the mixtures' start.
+        credit: Whose motion it is; stored in the file.
+        output: File to write.
+    """
+
+    mocap: str = "output/mocap.npz"
+    components: list[int] = field(default_factory=lambda: [1, 8])
+    frames: int = 12000
+    seed: int = 0
+    credit: str = CREDIT
+    output: str = "output/pose_mixture.npz"
+
+
 USAGE = """usage: depthfit tokenizer prepare folders=[DIR,...] [key=value ...]
        depthfit tokenizer train [config.yaml] [key=value ...]
        depthfit tokenizer eval [key=value ...]
+       depthfit tokenizer prior [key=value ...]
 
 train writes checkpoints into its output folder and goes on from them when it is run again; once finished it
 leaves tokenizer.safetensors and scores.json there. `depthfit fit models.tokenizer=FILE` uses the former.
+prior fits the Gaussian mixtures of poses (depthfit/assets/pose_mixture.npz); it needs scikit-learn.
 """
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Prepare, train or evaluate."""
+    """Prepare, train, evaluate, or fit the mixtures."""
     if wants_help(arguments) or not arguments:
-        schemas = {"prepare": PrepareConfig, "train": TrainConfig, "eval": EvalConfig}
+        schemas = {"prepare": PrepareConfig, "train": TrainConfig, "eval": EvalConfig, "prior": PriorConfig}
         print("\n".join([USAGE, *(f"{name}:\n{settings(schema)}\n" for name, schema in schemas.items())]))
         return 0
-    actions = {"prepare": _prepare, "train": _train, "eval": _eval}
+    actions = {"prepare": _prepare, "train": _train, "eval": _eval, "prior": _prior}
     if arguments[0] not in actions:
         print(f"depthfit tokenizer: no action {arguments[0]!r}.\n{USAGE}", file=sys.stderr)
         return 2
@@ -155,3 +179,15 @@ def _score(config: EvalConfig) -> str:
         with atomic_path(config.output) as temporary:
             write_scores(scores, temporary)
     return score_table(scores)
+
+
+def _prior(arguments: Sequence[str]) -> int:
+    config: PriorConfig = load_config(arguments, PriorConfig)
+    poses, clips = load_mocap(config.mocap, held_out=False)
+    chosen = torch.linspace(0, len(poses) - 1, min(config.frames, len(poses))).round().long()
+    mixtures = {n: fit_pose_mixture(poses[chosen], n, config.seed) for n in config.components}
+    made_by = {k: v for k, v in asdict(config).items() if k not in ("mocap", "output")}
+    with atomic_path(config.output) as temporary:
+        save_pose_mixtures(mixtures, temporary, {**made_by, "clips": clips})
+    print(f"{config.output}: mixtures of {config.components} on {len(chosen)} frames of {len(clips)} clips")
+    return 0

@@ -68,7 +68,7 @@ def joint_limits() -> Tensor:
     return torch.deg2rad(torch.tensor(rows, dtype=torch.float32))
 
 
-def _twist_axes() -> Tensor:
+def twist_axes() -> Tensor:
     """(21,) index of the axis along each joint's bone."""
     plain = [
         name.removeprefix("left_").removeprefix("right_") for name in SMPL_JOINTS[1 : NUM_BODY_JOINTS + 1]
@@ -94,7 +94,7 @@ def sample_poses(count: int, generator: torch.Generator, device: torch.device | 
 
 def _draw(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
     limits = joint_limits().to(device)
-    axis = _twist_axes().to(device)
+    axis = twist_axes().to(device)
     shape = (count, NUM_BODY_JOINTS, 3)
     # Uniform in direction and area inside the unit disc of the two swing axes.
     direction = torch.randn(shape, generator=generator, device=device)

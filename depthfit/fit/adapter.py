@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from depthfit.camera import regressor_focal
+from depthfit.errors import InputError
 from depthfit.evidence.cameras import CameraPrior
 from depthfit.evidence.depth import DepthMap, depth_edges, valid_mask
 from depthfit.evidence.keypoints import KeypointPerson, keypoint_sigma_px
@@ -17,6 +19,9 @@ from depthfit.evidence.scene import ImageEvidence
 from depthfit.fit.config import FitConfig
 from depthfit.fit.inputs import ImageInput, OutlineInput, PersonInput
 
+CAMERA_SOURCES = ("evidence", "regressor")
+KNOWN_FOCAL_SIGMA = 0.01
+"""Of the log of a focal that is given without its error."""
 EDGE_BOX_MARGIN = 0.25
 """Depth edges are looked for this far outside the keypoints' box, in its longer sides: hands, feet, hair."""
 EDGE_DEPTH_RANGE = 0.35
@@ -51,7 +56,7 @@ class Prediction:
 
 def image_input(evidence: ImageEvidence, predictions: list[Prediction], config: FitConfig) -> ImageInput:
     """Gather an image's evidence for the people in ``predictions``; each must have a detection."""
-    camera = _camera(evidence.camera, config)
+    camera = _camera(evidence, config)
     depth = evidence.depth if config.depth.use or config.contour.source != "mask" else None
     log_depth = valid = None
     if depth is not None:
@@ -75,12 +80,18 @@ def image_input(evidence: ImageEvidence, predictions: list[Prediction], config: 
     )
 
 
-def _camera(prior: CameraPrior, config: FitConfig) -> CameraPrior:
-    wanted = config.camera
+def _camera(evidence: ImageEvidence, config: FitConfig) -> CameraPrior:
+    wanted, prior = config.camera, evidence.camera
+    if wanted.source not in CAMERA_SOURCES:
+        fix = f"Use one of: {', '.join(CAMERA_SOURCES)}."
+        raise InputError("config", "camera.source", repr(wanted.source), fix)
+    if wanted.source == "regressor":
+        assumed = float(regressor_focal(*evidence.size))
+        prior = CameraPrior(assumed, KNOWN_FOCAL_SIGMA, prior.center, wanted.source)
     focal = prior.focal_px if wanted.focal_px is None else wanted.focal_px
     sigma = prior.sigma_log_focal if wanted.sigma_log_focal is None else wanted.sigma_log_focal
     if wanted.focal_px is not None and wanted.sigma_log_focal is None:
-        sigma = 0.01
+        sigma = KNOWN_FOCAL_SIGMA
     return CameraPrior(focal, sigma, prior.center, prior.source if wanted.focal_px is None else "config")
 
 

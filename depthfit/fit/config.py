@@ -19,6 +19,10 @@ class PoseConfig:
         flat_gain: The same where a prediction has no token probabilities.
         floor: Share of the codebook's variance that every token direction keeps.
         root_sigma_rad: Spread of the predicted root orientation.
+        population: A prior beside the prediction's: ``none``, ``gaussian`` or ``mixture`` (8 Gaussians),
+            both of motion capture.
+        population_widen: Factor on the motion capture's own standard deviations.
+        limit_sigma_rad: How far joints may go beyond their ranges of motion, or ``None``: without limits.
     """
 
     space: str = "rotations"
@@ -28,6 +32,9 @@ class PoseConfig:
     flat_gain: float = 12.0
     floor: float = 0.1
     root_sigma_rad: float = 0.06
+    population: str = "none"
+    population_widen: float = 1.0
+    limit_sigma_rad: float | None = None
 
 
 @dataclass
@@ -40,6 +47,8 @@ class KeypointConfig:
         noise_factor: Detector error in units of the OKS sigma times the square root of the person's area.
         model_cm: Error of the body's own keypoints (where a detector sees an elbow), on the body.
         robust_sigmas: Geman-McClure scale.
+        tals: Threshold-adaptive loss scaling: ``none``, ``paper`` (thresholds by the paper's rule) or
+            ``code`` (the code's table). Points nearer than their threshold count 0.05.
     """
 
     use: bool = True
@@ -47,6 +56,7 @@ class KeypointConfig:
     noise_factor: float = 0.35
     model_cm: float = 1.0
     robust_sigmas: float = 6.0
+    tals: str = "none"
 
 
 @dataclass
@@ -125,11 +135,16 @@ class CameraConfig:
         focal_px: Known focal of every image, or ``None``.
         sigma_log_focal: Its error; ``None`` takes that of the focal's source.
         freeze_focal: Hold the focal at its prior mean.
+        source: Where the focal is not given: ``evidence`` (cameras.json, EXIF, depth file, else a prior), or
+            ``regressor``, 5000/256 of the image's longer side, as HMR2.0 and TokenHMR assume.
+        shared: The people of an image share its camera; else each has a camera and a depth scale alone.
     """
 
     focal_px: float | None = None
     sigma_log_focal: float | None = None
     freeze_focal: bool = False
+    source: str = "evidence"
+    shared: bool = True
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from depthfit.fit.associate import MeshTopology, mesh_topology
 from depthfit.fit.config import FitConfig
 from depthfit.fit.inputs import ImageInput, PersonInput
 from depthfit.fit.posterior import Posterior, posterior
-from depthfit.fit.problem import Batch, make_batch, pose_space, step_layout
+from depthfit.fit.problem import Batch, make_batch, pose_priors, pose_space, step_layout
 from depthfit.fit.result import BodyResult, PersonFit
 from depthfit.fit.search import SCHEDULES
 from depthfit.fit.search import solve as search
@@ -72,6 +72,7 @@ class Fitter:
         self.config = config
         self.table: LandmarkTable = landmark_table(self.body)
         self.topology: MeshTopology = mesh_topology(self.body, config.solver.grid)
+        self.pose_priors = pose_priors(config, self.body.v_template)
 
     @torch.no_grad()
     def fit(self, images: list[ImageInput]) -> list[list[PersonFit]]:
@@ -120,10 +121,14 @@ class Fitter:
 
     def scheduler(self, images: list[ImageInput]) -> Scheduler:
         """The stages over a batch."""
+        if not self.config.camera.shared:
+            images = [replace(image, people=[person]) for image in images for person in image.people]
         layout = step_layout(self.body, self.config)
         batch = make_batch(images, self.body, self.config, layout, self.device)
         space = pose_space(images, batch, self.tokenizer, self.config)
-        return Scheduler(self.body, self.table, self.topology, batch, space, layout, self.config)
+        return Scheduler(
+            self.body, self.table, self.topology, batch, space, self.pose_priors, layout, self.config
+        )
 
     def _put_back(self, scheduler: Scheduler, before: FitState, after: FitState, verdict: Tensor) -> FitState:
         """Refused people get their prediction back, placed under the camera that the others agreed on."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from depthfit.body.model import Body
-from depthfit.errors import DepthfitError
+from depthfit.data.pose_mixture import load_pose_mixture
+from depthfit.errors import DepthfitError, InputError
 from depthfit.fit.config import FitConfig
 from depthfit.fit.inputs import ImageInput, PersonInput
 from depthfit.fit.nuisance import CORRELATION, NUM_CLOTHES, clothes_prior, field_spectrum
@@ -22,8 +23,9 @@ from depthfit.fit.space import (
     pose_offset,
     token_prior,
 )
-from depthfit.joints import NUM_BODY_JOINTS, SMPL_JOINTS
-from depthfit.residuals import KeypointTargets
+from depthfit.joints import KEYPOINTS, NUM_BODY_JOINTS, SMPL_JOINTS
+from depthfit.residuals import KeypointTargets, tals
+from depthfit.residuals.pose_priors import LimitPrior, MixturePrior, PosePrior
 from depthfit.residuals.prior import ImagePrior, PersonPrior
 from depthfit.so3 import to_6d
 from depthfit.state import StepLayout
@@ -32,6 +34,8 @@ from depthfit.tokens.vqvae import Tokenizer
 
 BOX_MARGIN = 1.3
 """Side of a person's window over the side of their evidence's box."""
+POPULATIONS = {"none": 0, "gaussian": 1, "mixture": 8}
+"""Gaussians in each population prior."""
 DISTAL = ("knee", "ankle", "elbow", "wrist", "foot")
 
 
@@ -131,15 +135,19 @@ def make_batch(
     )
     sigma = [keypoint_sigma(person, body, config) for _, _, person in people]
     metric = [image.depth_focal is None for _, image, _ in people]
+    size = numbers([_size(person) for _, _, person in people])
+    thresholds = tals_thresholds(size, config.keypoints.tals)
     return Batch(
         group=torch.tensor([i for i, _, _ in people], device=device),
         center=stack([image.center for _, image, _ in people]),
-        size=numbers([_size(person) for _, _, person in people]),
+        size=size,
         focal_coupling=numbers([0.0 if m else 1.0 for m in metric]),
         root=stack([p.root for _, _, p in people]),
         pose=stack([p.pose for _, _, p in people]),
         betas=stack([p.betas for _, _, p in people]),
-        targets=KeypointTargets(stack([p.keypoints.nan_to_num() for _, _, p in people]), stack(sigma)),
+        targets=KeypointTargets(
+            stack([p.keypoints.nan_to_num() for _, _, p in people]), stack(sigma), *thresholds
+        ),
         window=window,
         outline=_outlines([p for _, _, p in people], config).to(device, body.v_template.dtype),
         person_prior=_person_prior([p for _, _, p in people], body, config, layout, device),
@@ -159,6 +167,35 @@ def keypoint_sigma(person: PersonInput, body: Body, config: FitConfig) -> Tensor
     sigma = torch.hypot(person.keypoint_sigma, torch.full_like(person.keypoint_sigma, model))
     seen = person.keypoints.isfinite().all(-1) & torch.tensor(config.keypoints.use)
     return torch.where(seen & sigma.isfinite(), sigma, torch.full_like(sigma, torch.inf))
+
+
+def tals_thresholds(size: Tensor, variant: str) -> tuple[Tensor | None, int]:
+    """Thresholds (N, K) px of people of ``size`` (N,) px, and the norm of the errors compared with them.
+
+    TALS is made in sides of a regressor's square crop, for which the longer side of the person's box stands.
+    """
+    if variant == "none":
+        return None, 2
+    if variant not in tals.FIT_THRESHOLDS:
+        known = ", ".join(("none", *tals.FIT_THRESHOLDS))
+        raise InputError("config", "keypoints.tals", repr(variant), f"Use one of: {known}.")
+    by_name, norm = tals.FIT_THRESHOLDS[variant]
+    return size[:, None] * size.new_tensor([by_name[name] for name in KEYPOINTS]), norm
+
+
+def pose_priors(config: FitConfig, like: Tensor) -> tuple[PosePrior, ...]:
+    """The priors on the pose beside the prediction's, of the dtype and on the device of ``like``."""
+    wanted, found = config.pose, list[PosePrior]()
+    if wanted.population not in POPULATIONS:
+        fix = f"Use one of: {', '.join(POPULATIONS)}."
+        raise InputError("config", "pose.population", repr(wanted.population), fix)
+    components = POPULATIONS[wanted.population]
+    if components:
+        prior = MixturePrior.of(load_pose_mixture(components), wanted.population_widen)
+        found.append(prior.to(like.device, like.dtype))
+    if wanted.limit_sigma_rad is not None:
+        found.append(LimitPrior.of(wanted.limit_sigma_rad).to(like.device, like.dtype))
+    return tuple(found)
 
 
 def pose_space(

@@ -16,6 +16,7 @@ from depthfit.fit.problem import Batch
 from depthfit.fit.space import Chart, PoseSpace
 from depthfit.fit.system import BodyFit, RobustScales
 from depthfit.joints import NUM_JOINTS
+from depthfit.residuals.pose_priors import PosePrior
 from depthfit.solver import LevenbergMarquardtConfig, SolveSummary, minimize
 from depthfit.state import LOG_FOCAL, LOG_SCALE, FitState, ImageState, PersonState, StepLayout
 
@@ -78,6 +79,7 @@ class Scheduler:
     topology: MeshTopology
     batch: Batch
     space: PoseSpace
+    pose_priors: tuple[PosePrior, ...]
     layout: StepLayout
     config: FitConfig
 
@@ -169,6 +171,7 @@ class Scheduler:
             matches=matches,
             space=self.space,
             chart=chart,
+            pose_priors=self.pose_priors,
             person_prior=self.batch.person_prior,
             image_prior=self.batch.image_prior,
             robust=RobustScales(

@@ -11,7 +11,7 @@ from depthfit import so3
 from depthfit.body.model import Body, Skeleton
 from depthfit.body.points import LandmarkTable, PosedPoints, VertexSubset, pose_points
 from depthfit.fit.space import Chart, PoseSpace
-from depthfit.joints import NUM_JOINTS
+from depthfit.joints import NUM_BODY_JOINTS, NUM_JOINTS
 from depthfit.residuals import (
     ContourMatches,
     DepthSamples,
@@ -22,6 +22,7 @@ from depthfit.residuals import (
     keypoint_rows,
 )
 from depthfit.residuals.depth import RayHit, intersect
+from depthfit.residuals.pose_priors import PosePrior
 from depthfit.residuals.prior import ImagePrior, PersonPrior
 from depthfit.residuals.rows import PersonBlock, normal_block
 from depthfit.solver import ArrowSystem, GemanMcClure
@@ -64,6 +65,7 @@ class BodyFit:
         targets: Keypoints.
         matches: Associations, held during a solve.
         space, chart: Pose coordinates.
+        pose_priors: Priors on the pose beside that of the space.
         person_prior, image_prior: The rest of the prior.
         robust: Kernel scales.
         layout: Columns of a step.
@@ -78,6 +80,7 @@ class BodyFit:
     matches: Matches
     space: PoseSpace
     chart: Chart
+    pose_priors: tuple[PosePrior, ...]
     person_prior: PersonPrior
     image_prior: ImagePrior
     robust: RobustScales
@@ -104,9 +107,14 @@ class BodyFit:
             "keypoints": keypoint.cost(self._kernel("keypoints")),
             "depth": depth.cost(self._kernel("depth")),
             "contour": contour.cost(self._kernel("contour")) + self._unmatched(),
-            "pose_prior": self.space.cost(state.people),
+            "pose_prior": self.space.cost(state.people) + self._populations(state.people),
             "other_priors": (self.person_prior.residual(state.people) ** 2).sum(-1) / 2,
         }
+
+    def _populations(self, people: PersonState) -> Tensor:
+        """(N,) cost of the pose priors beside that of the space."""
+        costs = [prior.cost(people.pose[:, :NUM_BODY_JOINTS]) for prior in self.pose_priors]
+        return torch.stack(costs).sum(0) if costs else torch.zeros_like(people.log_distance)
 
     def _unmatched(self) -> Tensor:
         """(N,) cost of outline and mask that no pair stands for: what a hopeless pair would cost.
@@ -136,6 +144,10 @@ class BodyFit:
         at_depth, at_rim = self._surface_points(people, skeleton, hit)
         block = block + self._block("depth", depth, at_depth, skeleton, people)
         block = block + self._block("contour", contour, at_rim, skeleton, people)
+        for prior in self.pose_priors:
+            gradient, hessian = prior.normal(people.pose[:, :NUM_BODY_JOINTS])
+            block.block[:, self.layout.pose, self.layout.pose] += hessian
+            block.block_gradient[:, self.layout.pose] += gradient
         return self._freeze(self._with_priors(block, state))
 
     def retract(self, state: FitState, block_step: Tensor, shared_step: Tensor, damping: Tensor) -> FitState:

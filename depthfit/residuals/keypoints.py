@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from depthfit.residuals.rows import Rows
+from depthfit.residuals.tals import threshold_scaled
 from depthfit.struct import TensorStruct
 
 MIN_DEPTH = 0.05
@@ -21,10 +22,22 @@ class KeypointTargets(TensorStruct):
     Attributes:
         xy: (N, K, 2) px.
         sigma: (N, K) px; infinite where the point was not detected.
+        threshold: (N, K) px of threshold-adaptive loss scaling, or ``None`` without it.
+        norm: Of the error that is compared with it.
     """
 
     xy: Tensor
     sigma: Tensor
+    threshold: Tensor | None = None
+    norm: int = 2
+
+    def trust(self, xy: Tensor) -> Tensor:
+        """(N, K) weight of points projected to ``xy`` (N, K, 2) px; zero where nothing was detected."""
+        seen = self.sigma.isfinite().to(xy.dtype)
+        if self.threshold is None:
+            return seen
+        error = (xy - self.xy).norm(p=self.norm, dim=-1)
+        return threshold_scaled(seen, error, self.threshold)
 
 
 def projection(points: Tensor, focal: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,7 +69,7 @@ def keypoint_rows(points: Tensor, focal: Tensor, center: Tensor, targets: Keypoi
     residual = (xy - targets.xy) * inverse
     return Rows(
         residual=residual,
-        weight=(targets.sigma.isfinite()).to(points.dtype),
+        weight=targets.trust(xy),
         point=derivative * inverse[..., None],
         log_focal=(xy - center[:, None]) * inverse,
     )

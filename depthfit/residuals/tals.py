@@ -20,6 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from depthfit.joints import BODY25, KEYPOINTS
+
 LOOSE_WEIGHT = 0.05
 """Factor on errors below the threshold, of the code."""
 CODE_KEYPOINT_THRESHOLDS = (
@@ -41,6 +43,42 @@ CODE_POSE_SCALE = 0.8
 CODE_ROOT_THRESHOLD = 0.46
 """rad; not scaled."""
 CODE_TRUSTED_CONFIDENCE = 0.5
+_LSP_NECK, _LSP_HEAD_TOP = 37, 38
+CODE_JOINT = {
+    **{name: BODY25.index(name) for name in KEYPOINTS if name in BODY25},
+    "upper_neck": _LSP_NECK,
+    "head_top": _LSP_HEAD_TOP,
+}
+"""Which of TokenHMR's 44 joints each of our keypoints is."""
+PAPER_KEYPOINT_THRESHOLDS = {
+    name: value
+    for names, value in (
+        (("nose", "left_eye", "right_eye"), 0.053),
+        (("left_ear", "right_ear"), 0.050),
+        (("left_shoulder", "right_shoulder"), 0.046),
+        (("left_elbow", "right_elbow"), 0.053),
+        (("left_wrist", "right_wrist"), 0.063),
+        (("left_hip", "right_hip"), 0.040),
+        (("left_knee", "right_knee"), 0.048),
+        (("left_ankle", "right_ankle"), 0.063),
+        (("left_big_toe", "right_big_toe"), 0.071),
+        (("left_small_toe", "right_small_toe"), 0.072),
+        (("left_heel", "right_heel"), 0.067),
+        (("neck",), 0.041),
+        (("mid_hip",), 0.038),
+        (("upper_neck",), 0.047),
+        (("head_top",), 0.057),
+    )
+    for name in names
+}
+"""In sides of the crop, by the paper's rule (:func:`keypoint_thresholds`, as `depthfit bench camera` prints
+them): the mean over 128 synthetic people of the calibration seeds 102 to 105, left and right together."""
+FIT_THRESHOLDS = {
+    "paper": (PAPER_KEYPOINT_THRESHOLDS, 1),
+    # The code compares squares: its table's roots are distances. A detection counts as fully confident.
+    "code": ({name: CODE_KEYPOINT_THRESHOLDS[joint] ** 0.5 for name, joint in CODE_JOINT.items()}, 2),
+}
+"""Thresholds of a fit's keypoints by name, in sides of the crop, and the norm of the error."""
 
 
 def threshold_scaled(loss: Tensor, error: Tensor, threshold: Tensor, factor: float = LOOSE_WEIGHT) -> Tensor:

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from depthfit.body.model import Body
 from depthfit.body.points import VertexSubset, landmark_table
+from depthfit.data.pose_mixture import load_pose_mixture
 from depthfit.fit.space import RotationSpace
 from depthfit.fit.system import BodyFit, Matches, RobustScales
 from depthfit.residuals import ContourMatches, DepthSamples, KeypointTargets
+from depthfit.residuals.pose_priors import LimitPrior, MixturePrior, PosePrior
 from depthfit.residuals.prior import ImagePrior, PersonPrior
 from depthfit.state import FitState, ImageState, PersonState, StepLayout
 from tests.bodies import NUM_BETAS, NUM_VERTICES, random_body, random_rotations
@@ -54,6 +56,11 @@ def _facing(corner: Tensor, body: Body, state: FitState) -> tuple[Tensor, Tensor
     corner = torch.where((cosine > 0)[..., None], corner.flip(-1), corner)
     pixel = state.images.log_focal.exp()[GROUP][:, None, None] * middle[..., :2] / middle[..., 2:]
     return corner, (cosine.abs() > 0.3).to(DOUBLE), pixel
+
+
+def _populations() -> tuple[PosePrior, ...]:
+    mixture = MixturePrior.of(load_pose_mixture(8), 2.0).to(dtype=DOUBLE)
+    return mixture, LimitPrior.of(0.2).to(dtype=DOUBLE)
 
 
 def _problem(terms: str) -> BodyFit:
@@ -104,6 +111,7 @@ def _problem(terms: str) -> BodyFit:
         ),
         space=space,
         chart=space.chart(state.people),
+        pose_priors=_populations() if terms == "populations" else (),
         person_prior=PersonPrior(
             root=state.people.root @ random_rotations(N, scale=0.3, seed=15),
             root_sigma=ones * 0.3,
@@ -125,7 +133,7 @@ def _problem(terms: str) -> BodyFit:
     )
 
 
-@pytest.mark.parametrize("terms", ["keypoints", "depth", "contour", "priors"])
+@pytest.mark.parametrize("terms", ["keypoints", "depth", "contour", "priors", "populations"])
 def test_gradient_is_that_of_the_cost(terms: str) -> None:
     problem, state = _problem(terms), _state()
     system = problem.linearize(state)

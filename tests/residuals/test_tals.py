@@ -7,7 +7,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from depthfit.residuals import tals
+from depthfit.errors import InputError
+from depthfit.fit.problem import tals_thresholds
+from depthfit.joints import KEYPOINTS
+from depthfit.residuals import KeypointTargets, tals
 
 
 def _rotations(angles: np.ndarray, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,3 +134,34 @@ def test_code_3d_confidence():
     trusted = torch.tensor([True, False, False])
     kept = tals.code_keypoint3d_confidence(confidence_3d, confidence_2d, strong, trusted)
     assert kept.tolist() == [[1, 1], [1, 0], [1, 0]]
+
+
+def test_a_fit_trusts_only_points_beyond_their_threshold() -> None:
+    detected = torch.zeros(1, 3, 2)
+    targets = KeypointTargets(detected, torch.tensor([[2.0, 2.0, torch.inf]]), torch.full((1, 3), 10.0), 1)
+    seen = torch.tensor([[[6.0, 5.0], [6.0, 3.0], [90.0, 0.0]]])
+    # L1: 11 px is beyond 10 px, 9 px is not; what was not detected has no weight.
+    torch.testing.assert_close(targets.trust(seen), torch.tensor([[1.0, 0.05, 0.0]]))
+    # The same points by their Euclidean distance, 7.8 px and 6.7 px: both are near.
+    by_distance = targets.replace(norm=2)
+    torch.testing.assert_close(by_distance.trust(seen), torch.tensor([[0.05, 0.05, 0.0]]))
+
+
+def test_a_fit_compares_as_the_code_does() -> None:
+    """The code's 44 joints and ours by name: the same points are strong."""
+    generator = torch.Generator().manual_seed(3)
+    offset = 0.25 * torch.rand(44, 2, generator=generator) - 0.125
+    strong = tals.code_strong_keypoints(offset, torch.zeros(44, 2), torch.ones(44))
+    size = torch.tensor([200.0])
+    threshold, norm = tals_thresholds(size, "code")
+    joints = [tals.CODE_JOINT[name] for name in KEYPOINTS]
+    ours = KeypointTargets(torch.zeros(1, len(KEYPOINTS), 2), torch.ones(1, len(KEYPOINTS)), threshold, norm)
+    weight = ours.trust(200 * offset[joints][None])
+    assert strong[joints].any()
+    assert (~strong[joints]).any()
+    assert torch.equal(weight[0] == 1, strong[joints])
+
+
+def test_an_unknown_variant_is_refused() -> None:
+    with pytest.raises(InputError, match=r"none, paper, code"):
+        tals_thresholds(torch.ones(1), "papers")
