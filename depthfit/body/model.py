@@ -13,7 +13,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from depthfit.joints import KEYPOINTS, NUM_JOINTS, SMPL_PARENTS
+from depthfit.body.tree import chain_sum, global_rotations, joint_tree
+from depthfit.joints import KEYPOINTS
 from depthfit.struct import TensorStruct
 
 
@@ -110,15 +111,13 @@ class Body(TensorStruct):
             betas: (*batch, B).
         """
         rest = self.joint_template + torch.einsum("jcb,...b->...jc", self.joint_shapedirs, betas)
-        rotation, position = [root], [rest[..., 0, :]]
-        for j in range(1, NUM_JOINTS):
-            parent = SMPL_PARENTS[j]
-            rotation.append(rotation[parent] @ pose[..., j - 1, :, :])
-            bone = (rest[..., j, :] - rest[..., parent, :])[..., None]
-            position.append(position[parent] + (rotation[parent] @ bone)[..., 0])
+        rotation = global_rotations(root, pose)
+        parent = joint_tree(rest.device, rest.dtype).parent
+        # The root is its own parent here, so its bone is zero.
+        bone = rest - rest.index_select(-2, parent)
+        turned = (rotation.index_select(-3, parent) @ bone[..., None])[..., 0]
         # SMPL leaves the pelvis where the rest mesh has it; depthfit's translation is the pelvis itself.
-        placed = torch.stack(position, -2)
-        return Skeleton(torch.stack(rotation, -3), placed - placed[..., :1, :], rest)
+        return Skeleton(rotation, chain_sum(turned), rest)
 
     def posed_rest_vertices(self, pose: Tensor, betas: Tensor) -> Tensor:
         """Rest mesh with pose blend shapes (*batch, V, 3) m: what skinning then moves."""

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from depthfit import so3
 from depthfit.body.model import Body, Skeleton
-from depthfit.joints import NUM_JOINTS, SMPL_PARENTS, descendants
+from depthfit.body.tree import chain_sum, joint_tree
+from depthfit.joints import NUM_JOINTS
 from depthfit.struct import TensorStruct
 
 
@@ -73,15 +74,8 @@ def parent_rotation(skeleton: Skeleton) -> Tensor:
     """(N, 24, 3, 3) global rotation of each joint's parent; identity for the root."""
     eye = torch.eye(3, dtype=skeleton.rotation.dtype, device=skeleton.rotation.device)
     eye = eye.expand(*skeleton.rotation.shape[:-3], 1, 3, 3)
-    return torch.cat([eye, skeleton.rotation[..., list(SMPL_PARENTS[1:]), :, :]], -3)
-
-
-def descendant_mask(like: Tensor) -> Tensor:
-    """(24, 24): row j is one at joint j and all joints below it."""
-    mask = torch.zeros(NUM_JOINTS, NUM_JOINTS, dtype=like.dtype, device=like.device)
-    for j, below in enumerate(descendants()):
-        mask[j, below] = 1
-    return mask
+    parent = joint_tree(eye.device, eye.dtype).parent
+    return torch.cat([eye, skeleton.rotation.index_select(-3, parent[1:])], -3)
 
 
 @dataclass(frozen=True)
@@ -191,7 +185,7 @@ def pose_points(body: Body, points: RestPoints, skeleton: Skeleton, pose: Tensor
     g, p, rest = skeleton.rotation, skeleton.position, skeleton.rest
     local = points.by_joint - points.weight[..., None] * rest[:, None]
     part = torch.einsum("njcd,npjd->npjc", g, local) + points.weight[..., None] * p[:, None]
-    mask = descendant_mask(part)
+    mask = joint_tree(part.device, part.dtype).below
     below = mask @ part
     arm = below - (points.weight @ mask.mT)[..., None] * p[:, None]
     return PosedPoints(below[:, :, 0], arm, _shape_rows(body, points, g), _blend_rows(points, g, pose))
@@ -209,11 +203,9 @@ def _shape_rows(body: Body, points: RestPoints, g: Tensor) -> Tensor:
 def joint_shape_rows(body: Body, g: Tensor, skinned: bool = False) -> Tensor:
     """d p_j / d betas (N, 24, 3, B); with ``skinned``, that of p_j - G_j J_j instead."""
     rest = body.joint_shapedirs
-    rows = [torch.zeros_like(rest[0]).expand(len(g), -1, -1)]
-    for j in range(1, NUM_JOINTS):
-        parent = SMPL_PARENTS[j]
-        rows.append(rows[parent] + g[:, parent] @ (rest[j] - rest[parent]))
-    moved = torch.stack(rows, 1)
+    parent = joint_tree(rest.device, rest.dtype).parent
+    bone = rest - rest.index_select(0, parent)
+    moved = chain_sum((g.index_select(-3, parent) @ bone).flatten(-2)).unflatten(-1, bone.shape[1:])
     return moved - g @ rest if skinned else moved
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -148,12 +149,9 @@ class Scheduler:
     def problem(self, state: FitState, chart: Chart, free: list[str], widen: float, parts: Parts) -> BodyFit:
         """The least-squares problem with associations at ``state``."""
         config, layout = self.config, self.layout
-        mask = torch.zeros(layout.size, dtype=torch.bool, device=self.batch.center.device)
-        for name in free:
-            mask[getattr(layout, name)] = True
-        shared = torch.ones(2, dtype=torch.bool, device=mask.device)
-        shared[LOG_FOCAL] = parts.focal and not config.camera.freeze_focal
-        shared[LOG_SCALE] = parts.scale and config.depth.use
+        device = self.batch.center.device
+        focal = parts.focal and not config.camera.freeze_focal
+        mask, shared = _free_masks(layout, tuple(free), focal, parts.scale and config.depth.use, device)
         matches = associate(self.body, self.topology, self.batch, state, config)
         if not parts.depth:
             matches = matches.replace(
@@ -182,6 +180,7 @@ class Scheduler:
             layout=layout,
             free=mask,
             free_shared=shared,
+            pose_moves="pose" in free,
         )
 
     def _run(
@@ -210,6 +209,19 @@ class Scheduler:
             steps = steps + summary.steps
         assert summary is not None
         return Solved(state, fit, steps, summary.status)
+
+
+@lru_cache(maxsize=64)
+def _free_masks(
+    layout: StepLayout, free: tuple[str, ...], focal: bool, scale: bool, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(layout.size,) and (2,) bool, unknowns of people and of images that may move."""
+    own = torch.zeros(layout.size, dtype=torch.bool)
+    for name in free:
+        own[getattr(layout, name)] = True
+    shared = torch.zeros(2, dtype=torch.bool)
+    shared[LOG_FOCAL], shared[LOG_SCALE] = focal, scale
+    return own.to(device), shared.to(device)
 
 
 def flat_chart(people: PersonState) -> Chart:

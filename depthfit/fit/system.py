@@ -70,6 +70,7 @@ class BodyFit:
         robust: Kernel scales.
         layout: Columns of a step.
         free: (layout.size,) bool and ``free_shared`` (2,) bool: unknowns that may move.
+        pose_moves: Whether the pose is among them.
     """
 
     body: Body
@@ -87,6 +88,7 @@ class BodyFit:
     layout: StepLayout
     free: Tensor
     free_shared: Tensor
+    pose_moves: bool
 
     @property
     def num_images(self) -> int:
@@ -162,7 +164,7 @@ class BodyFit:
             clothes=people.clothes + block_step[:, layout.clothes],
             field=people.field + block_step[:, layout.field],
         )
-        if self.free[layout.pose].any():
+        if self.pose_moves:
             moved = self.space.move(self.chart, moved, block_step[:, layout.pose], damping[self.group])
         images = ImageState(
             state.images.log_focal + shared_step[:, LOG_FOCAL],
@@ -222,23 +224,34 @@ class BodyFit:
 
     def _with_priors(self, block: PersonBlock, state: FitState) -> ArrowSystem:
         people, pose = state.people, self.layout.pose
-        n, size = len(self.group), self.layout.size
-        to_chart = torch.eye(size, dtype=self.center.dtype, device=self.center.device).repeat(n, 1, 1)
-        to_chart[:, pose, pose] = self.chart.basis
+        block = self._in_chart(block)
         prior = self.person_prior.jacobian(people, self.layout)
-        hessian = to_chart.mT @ block.block @ to_chart + prior.mT @ prior
+        hessian = block.block + prior.mT @ prior
         hessian.diagonal(dim1=-2, dim2=-1)[:, pose] += 1
         residual = self.person_prior.residual(people)
-        gradient = (to_chart.mT @ block.block_gradient[..., None])[..., 0]
-        gradient = gradient + (prior.mT @ residual[..., None])[..., 0]
-        if self.free[pose].any():
+        gradient = block.block_gradient + (prior.mT @ residual[..., None])[..., 0]
+        if self.pose_moves:
             gradient[:, pose] += self.space.offset(self.chart, people)
         weight = self.image_prior.precision()
         count = len(weight)
         shared = scatter_sum(block.shared, self.group, count) + torch.diag_embed(weight**2)
         shared_gradient = scatter_sum(block.shared_gradient, self.group, count)
         shared_gradient = shared_gradient + weight * self.image_prior.residual(state.images)
-        return ArrowSystem(hessian, to_chart.mT @ block.coupling, shared, gradient, shared_gradient)
+        return ArrowSystem(hessian, block.coupling, shared, gradient, shared_gradient)
+
+    def _in_chart(self, block: PersonBlock) -> PersonBlock:
+        """Pose columns from joint turns to the chart's coordinates."""
+        pose, basis = self.layout.pose, self.chart.basis
+
+        def rows(matrix: Tensor) -> Tensor:
+            parts = matrix[:, : pose.start], basis.mT @ matrix[:, pose], matrix[:, pose.stop :]
+            return torch.cat(parts, 1)
+
+        return block.replace(
+            block=rows(rows(block.block).mT),
+            coupling=rows(block.coupling),
+            block_gradient=rows(block.block_gradient[..., None])[..., 0],
+        )
 
     def _freeze(self, system: ArrowSystem) -> ArrowSystem:
         """Frozen unknowns keep a unit diagonal and no gradient, so that their step is zero."""

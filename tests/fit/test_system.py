@@ -130,6 +130,7 @@ def _problem(terms: str) -> BodyFit:
         layout=LAYOUT,
         free=torch.ones(LAYOUT.size, dtype=torch.bool),
         free_shared=torch.ones(2, dtype=torch.bool),
+        pose_moves=True,
     )
 
 
