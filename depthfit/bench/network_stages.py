@@ -17,6 +17,7 @@ from depthfit.perception.detector import PersonDetector
 from depthfit.perception.hub import processor_class
 from depthfit.perception.sam import PersonSegmenter
 from depthfit.perception.vitpose import PoseEstimator
+from depthfit.run.device import choose_device
 
 WIDTH, HEIGHT = 1280, 960
 BOX = (400.0, 100.0, 900.0, 900.0)
@@ -29,7 +30,7 @@ def detector_stage(config: PerceptionConfig, device: torch.device) -> Iterator[S
     """RT-DETR, from 8-bit images to boxes."""
 
     def make() -> tuple[Run, torch.nn.Module, torch.dtype]:
-        network = random_network("detector", full_size("detector"), config.seed)
+        network = random_network("detector", full_size("detector"), config.seed, device)
         detector = PersonDetector(network, _processor("detector"), device)
         return lambda images: detector(images, 0.5), network, torch.float32
 
@@ -41,7 +42,7 @@ def keypoint_stage(config: PerceptionConfig, device: torch.device) -> Iterator[S
     boxes = np.array([BOX])
 
     def make() -> tuple[Run, torch.nn.Module, torch.dtype]:
-        network = random_network("keypoints", full_size("keypoints"), config.seed)
+        network = random_network("keypoints", full_size("keypoints"), config.seed, device)
         estimator = PoseEstimator(network, _processor("keypoints"), device)
         return lambda images: estimator(images, [boxes] * len(images), 0.3), network, _dtype(network)
 
@@ -55,7 +56,7 @@ def mask_stage(config: PerceptionConfig, device: torch.device) -> Iterator[Stage
     person = KeypointPerson(xy, np.full(len(KEYPOINTS), 0.9))
 
     def make() -> tuple[Run, torch.nn.Module, torch.dtype]:
-        network = random_network("masks", full_size("masks"), config.seed)
+        network = random_network("masks", full_size("masks"), config.seed, device)
         segmenter = PersonSegmenter(network, _processor("masks"), device)
 
         def run(images: Images) -> object:
@@ -70,17 +71,21 @@ def depth_stage(config: PerceptionConfig, device: torch.device) -> Iterator[Stag
     """Depth Pro, from 8-bit images to metres on the host."""
 
     def make() -> tuple[Run, torch.nn.Module, torch.dtype]:
-        model = random_network("depth", full_size("depth"), config.seed)
+        model = random_network("depth", full_size("depth"), config.seed, device)
         network = TransformersDepthPro(model, device)
         return lambda images: estimate_depth(network, images, [None] * len(images)), model, _dtype(model)
 
     yield from _rows("depth", "Depth Pro", make, config, device)
 
 
-def write_random_models(folder: Path, seed: int = 0) -> None:
-    """All four networks at full size with random weights, where ``prepare`` looks for them: 9 GB."""
+def write_random_models(folder: Path, seed: int = 0, device: str = "auto") -> None:
+    """All four networks at full size with random weights, where ``prepare`` looks for them: 10 GB.
+
+    Args:
+        device: Draws the weights: ``auto``, ``cpu`` or ``cuda``.
+    """
     for stage, name in FOLDERS.items():
-        write_random_network(stage, folder / name, full_size(stage), seed)
+        write_random_network(stage, folder / name, full_size(stage), seed, choose_device(device))
 
 
 def _processor(stage: str) -> object:

@@ -17,6 +17,7 @@ from baselines.hmr.regressor import Network, Regressor
 from baselines.hmr.release import MODEL_CONFIG, TOKENIZER, Release, choose_precision, place
 from depthfit.bench.stage import PerceptionConfig, StageRow, measure, peak_memory, start_memory
 from depthfit.joints import NUM_JOINTS
+from depthfit.run.device import choose_device
 from depthfit.tokens.load import load_tokenizer
 from depthfit.tokens.vqvae import CODE_DIM, NUM_CODES, NUM_TOKENS
 
@@ -79,13 +80,16 @@ def random_network(
     return network.eval().requires_grad_(False)
 
 
-def write_random_release(release: Release, folder: Path, seed: int = 0) -> None:
+def write_random_release(release: Release, folder: Path, seed: int = 0, device: str = "auto") -> None:
     """Files of a release with random weights, under their official names and in their formats: about 2.7 GB.
 
     What TokenHMR's tokens stand for is taken from the open tokenizer.
+
+    Args:
+        device: Draws the weights: ``auto``, ``cpu`` or ``cuda``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    network = random_network(release.tokens, torch.device("cpu"), torch.float32, seed)
+    network = random_network(release.tokens, choose_device(device), torch.float32, seed).cpu()
     torch.save({"state_dict": network.state_dict(), "hyper_parameters": {}}, folder / release.checkpoint)
     OmegaConf.save(OmegaConf.create(_model_config(release.tokens)), folder / MODEL_CONFIG)
     if release.tokens:

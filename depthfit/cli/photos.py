@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,13 @@ from rich.console import Console
 
 from depthfit.cli.fit import report
 from depthfit.cli.help import settings, wants_help
-from depthfit.cli.prepare import print_summary
+from depthfit.cli.prepare import print_summary, stage_line
 from depthfit.errors import InputError
 from depthfit.run import RunConfig, fit_scene, load_config
+from depthfit.run.device import choose_device, peak_memory, start_peak
 from depthfit.run.prepare import PrepareConfig, prepare_scene
 from depthfit.run.prepare.config import KEYPOINTS
+from depthfit.run.prepare.state import StageReport
 
 
 @dataclass
@@ -63,7 +66,12 @@ def run(arguments: Sequence[str]) -> int:
     print_summary(prepared)
     if prepared.keypoint_format is not None:
         config.fit.keypoints.format = prepared.keypoint_format
+    began, device = time.perf_counter(), choose_device(config.device)
+    start_peak(device)
     result = fit_scene(config.fit)
+    seconds, source = time.perf_counter() - began, f"{len(result.rows)} people"
+    done = result.summary["images"] - len(result.skipped)
+    print(stage_line(StageReport("fit", source, done, 0, seconds, peak_memory(device))))
     report(Console(width=None if sys.stdout.isatty() else 140), result, config.fit)
     return 1 if prepared.left_out or result.skipped else 0
 

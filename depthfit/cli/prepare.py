@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from depthfit.cli.help import settings, wants_help
 from depthfit.run import load_config
 from depthfit.run.prepare import PrepareConfig, PrepareSummary, prepare_scene
+from depthfit.run.prepare.state import StageReport
 
 USAGE = """usage: depthfit prepare IMAGES SCENE [init=keypoints|tokenhmr|hmr2] [config.yaml] [key=value ...]
 
@@ -41,8 +42,7 @@ def run(arguments: Sequence[str]) -> int:
 def print_summary(summary: PrepareSummary) -> None:
     """What was made, what is missing and what was left out."""
     for stage in summary.stages:
-        kept = f", {stage.kept} done before" if stage.kept else ""
-        print(f"{stage.stage:12} {stage.done:4} images{kept}  {stage.seconds:7.1f} s  {stage.source}")
+        print(stage_line(stage))
     for name, notes in summary.notes.items():
         for note in notes:
             print(f"{name}: {note}")
@@ -50,3 +50,10 @@ def print_summary(summary: PrepareSummary) -> None:
         print(f"left out {name}: {reason}", file=sys.stderr)
     people = sum(summary.people.values())
     print(f"{summary.scene}: {people} people in {len(summary.images)} images")
+
+
+def stage_line(stage: StageReport) -> str:
+    """What a stage did, in one line."""
+    kept = f", {stage.kept} done before" if stage.kept else ""
+    peak = "" if stage.peak is None else f"  {stage.peak / 2**30:6.2f} GiB"
+    return f"{stage.stage:12} {stage.done:4} images{kept}  {stage.seconds:7.1f} s{peak}  {stage.source}"

@@ -39,7 +39,7 @@ def in_batches(
     start = 0
     while start < len(items):
         chunk = list(items[start : start + size])
-        used = _begin(device)
+        used = 0 if measured else _begin(device)
         try:
             results = compute(chunk)
         except torch.OutOfMemoryError:
@@ -63,8 +63,6 @@ def free_memory(device: torch.device) -> None:
 
 
 def _begin(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 0
     torch.cuda.reset_peak_memory_stats(device)
     return torch.cuda.memory_allocated(device)
 

@@ -23,3 +23,14 @@ def choose_device(name: str) -> torch.device:
         fix = "torch sees no CUDA device here: use device=cpu or device=auto."
         raise InputError("command line", "device", name, fix)
     return device
+
+
+def start_peak(device: torch.device) -> None:
+    """Begin to measure :func:`peak_memory` anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU that torch held at most since :func:`start_peak`; ``None`` for a CPU."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None

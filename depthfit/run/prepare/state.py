@@ -16,7 +16,7 @@ from rich.progress import track
 from depthfit.errors import InputError
 from depthfit.evidence.scene import Scene, read_scene
 from depthfit.perception.batches import free_memory, in_batches
-from depthfit.run.device import choose_device
+from depthfit.run.device import choose_device, peak_memory, start_peak
 from depthfit.run.prepare.config import PrepareConfig
 from depthfit.run.prepare.folder import Found, Records
 
@@ -31,13 +31,21 @@ POINTED = "keypoints"
 
 @dataclass(frozen=True)
 class StageReport:
-    """What a stage did: ``source`` in words, images done now and found done, seconds."""
+    """What a stage did.
+
+    Attributes:
+        stage: Its name; source: where its results come from, in words.
+        done: Images done now; kept: found done.
+        seconds: Of all, loading included.
+        peak: Bytes of a GPU that torch held at most, or ``None`` on a CPU.
+    """
 
     stage: str
     source: str
     done: int
     kept: int
     seconds: float
+    peak: int | None = None
 
 
 @dataclass
@@ -120,11 +128,15 @@ class Preparation:
         began = time.perf_counter()
         todo = [image for image in self.names if not self.records.has(name, image)]
         kept = len(self.names) - len(todo)
+        peak = None
         if todo:
+            start_peak(self.device)
             run(todo)
+            peak = peak_memory(self.device)
             free_memory(self.device)
         done = sum(self.records.has(name, image) for image in todo)
-        self.summary.stages.append(StageReport(name, source, done, kept, time.perf_counter() - began))
+        seconds = time.perf_counter() - began
+        self.summary.stages.append(StageReport(name, source, done, kept, seconds, peak))
 
     def batches(
         self, todo: Sequence[str], compute: Callable[[list[str]], list[Result]], title: str

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -19,6 +22,10 @@ from depthfit.run.prepare.state import Preparation, StageReport
 DEPTH, MASKS = "depth", "masks"
 KNOWN_CAMERAS = ("cameras.json", "exif")
 """Cameras whose focal length takes the place of the depth network's."""
+WRITERS = min(os.cpu_count() or 1, 8)
+"""Threads that write depth maps."""
+WAITING = 2 * WRITERS
+"""Depth maps that may wait for them."""
 
 
 def estimate_depths(run: Preparation) -> None:
@@ -48,12 +55,22 @@ def estimate_depths(run: Preparation) -> None:
             images = [read_rgb(scene.images[name]) for name in names]
             return estimate_depth(network, images, [focals[name] for name in names])
 
-        for name, estimate in run.batches(list(focals), compute, "Depth"):
-            if isinstance(estimate, str):
-                run.note(name, f"no depth: {estimate}")
-            else:
-                write_depth(run.root / DEPTH / f"{name}.npz", estimate)
-                run.records.write(DEPTH, name, {"made": True, "fov_degrees": estimate.fov_degrees})
+        def write(name: str, estimate: DepthEstimate) -> None:
+            write_depth(run.root / DEPTH / f"{name}.npz", estimate)
+            run.records.write(DEPTH, name, {"made": True, "fov_degrees": estimate.fov_degrees})
+
+        # Compressing a map takes longer than a GPU takes to make one.
+        with ThreadPoolExecutor(WRITERS) as pool:
+            writing = deque[Future[None]]()
+            for name, estimate in run.batches(list(focals), compute, "Depth"):
+                if isinstance(estimate, str):
+                    run.note(name, f"no depth: {estimate}")
+                else:
+                    writing.append(pool.submit(write, name, estimate))
+                while len(writing) > WAITING:
+                    writing.popleft().result()
+            for written in writing:
+                written.result()
 
     run.stage(DEPTH, config.source, {"model": config.model}, work)
 
