@@ -42,7 +42,7 @@ class StageRow:
         parameters: Number of its weights; precision: of its matrices.
         batch: Images in a batch; images: in all.
         seconds: Of all of them, without loading.
-        peak: Bytes: of the GPU, reserved since before the network was loaded; of a CPU, of the process.
+        peak: Bytes: of the GPU, that torch reserved, the network's own among them; of a CPU, of the process.
     """
 
     stage: str
@@ -76,7 +76,7 @@ def measure(device: torch.device, batch: int, images: int, run: Callable[[], obj
 
 
 def start_memory(device: torch.device) -> None:
-    """Begin a new measurement of the peak memory, before a network is made."""
+    """Begin a new measurement of the peak memory; what a network holds by now is part of it."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

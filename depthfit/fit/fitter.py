@@ -114,10 +114,9 @@ class Fitter:
     @torch.no_grad()
     def describe(self, prediction: Prediction, size: tuple[int, int]) -> BodyResult:
         """A prediction under its own camera, in an image of ``size`` (width, height) px."""
-        center = image_center(*size)
-        focal = torch.tensor(prediction.focal)
         body = (prediction.transl, prediction.root, prediction.pose, prediction.betas)
-        return self._body_result(center.to(self.body.v_template), focal, *body)
+        given = (image_center(*size), torch.tensor(prediction.focal), *body)
+        return self._body_result(*(value.to(self.body.v_template) for value in given))
 
     def scheduler(self, images: list[ImageInput]) -> Scheduler:
         """The stages over a batch."""

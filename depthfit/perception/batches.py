@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -13,6 +15,8 @@ _log = logging.getLogger(__name__)
 LARGEST = 16
 ROOM = 0.8
 """Share of the free memory that a larger batch may fill."""
+THREADS = min(os.cpu_count() or 1, 8)
+"""Cores that get images ready for a network, or write what it made of them."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -53,6 +57,14 @@ def in_batches(
         start += len(chunk)
         if not measured:
             size, measured = _fitting(device, used), True
+
+
+def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Results of decoding, resampling and the like, which keep a GPU waiting if one core does them alone."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(len(items), THREADS)) as pool:
+        return list(pool.map(function, items))
 
 
 def free_memory(device: torch.device) -> None:

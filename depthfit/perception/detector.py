@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from depthfit.errors import InputError
+from depthfit.perception.batches import in_threads
 from depthfit.perception.hub import load_network, load_processor
 
 REPO = "PekingU/rtdetr_r50vd_coco_o365"
@@ -63,11 +64,15 @@ class PersonDetector:
     @torch.inference_mode()
     def __call__(self, images: list[np.ndarray], min_score: float) -> list[Boxes]:
         """Boxes in images (H, W, 3) uint8 RGB of any sizes, in one batch."""
-        inputs = self.processor(images=images, return_tensors="pt")
-        output = self.model(pixel_values=inputs["pixel_values"].to(self.device))
+        pixels = torch.cat(in_threads(self._pixels, images)).to(self.device)
+        output = self.model(pixel_values=pixels)
         sizes = [image.shape[:2] for image in images]
         found = self.processor.post_process_object_detection(output, min_score, target_sizes=sizes)
         return [self._people(result, size) for result, size in zip(found, sizes, strict=True)]
+
+    def _pixels(self, image: np.ndarray) -> torch.Tensor:
+        pixels: torch.Tensor = self.processor(images=[image], return_tensors="pt")["pixel_values"]
+        return pixels
 
     def _people(self, result: dict[str, torch.Tensor], size: tuple[int, ...]) -> Boxes:
         height, width = size

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from depthfit.evidence.keypoints import KeypointPerson
+from depthfit.perception.batches import in_threads
 from depthfit.perception.hub import half_on, load_network, load_processor
 
 REPO = "facebook/sam-vit-huge"
@@ -60,18 +61,17 @@ class PersonSegmenter:
             boxes: (n, 4) px of each image, x0 y0 x1 y1, in pixel edges.
             people: The keypoints of each image's n people.
         """
-        inputs = self.processor(images=list(images), return_tensors="pt")
-        pixels = inputs["pixel_values"].to(self.device, half_on(self.device))
+        inputs = in_threads(lambda image: self.processor(images=[image], return_tensors="pt"), images)
+        pixels = torch.cat([each["pixel_values"] for each in inputs]).to(self.device, half_on(self.device))
         embeddings = self.model.get_image_embeddings(pixels).float()
         return [
-            self._labels(embeddings[i : i + 1], inputs, i, boxes[i], people[i]) for i in range(len(images))
+            self._labels(embeddings[i : i + 1], inputs[i], boxes[i], people[i]) for i in range(len(images))
         ]
 
     def _labels(
-        self, embedding: Tensor, inputs: Any, index: int, boxes: np.ndarray, people: Sequence[KeypointPerson]
+        self, embedding: Tensor, inputs: Any, boxes: np.ndarray, people: Sequence[KeypointPerson]
     ) -> np.ndarray:
-        size = inputs["original_sizes"][index : index + 1]
-        reshaped = inputs["reshaped_input_sizes"][index : index + 1]
+        size, reshaped = inputs["original_sizes"], inputs["reshaped_input_sizes"]
         height, width = size[0].tolist()
         scale = (reshaped[0] / size[0]).flip(0).float()
         best = np.zeros((height, width), np.float32)

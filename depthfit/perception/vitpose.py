@@ -12,6 +12,7 @@ import torch
 from depthfit.errors import InputError
 from depthfit.evidence.keypoints import KeypointPerson, keypoint_person
 from depthfit.joints import COCO17, FEET
+from depthfit.perception.batches import in_threads
 from depthfit.perception.hub import half_on, load_network, load_processor
 
 REPO = "usyd-community/vitpose-plus-huge"
@@ -79,16 +80,21 @@ class PoseEstimator:
         return [[next(rest) for _ in people] for people in boxes]
 
     def _crops(self, listed: list[tuple[np.ndarray, np.ndarray]], min_score: float) -> list[KeypointPerson]:
-        xywh = [[[x0, y0, x1 - x0, y1 - y0]] for _, (x0, y0, x1, y1) in listed]
-        inputs = self.processor(images=[image for image, _ in listed], boxes=xywh, return_tensors="pt")
-        pixels = inputs["pixel_values"].to(self.device, half_on(self.device))
+        crops = [(image, [[x0, y0, x1 - x0, y1 - y0]]) for image, (x0, y0, x1, y1) in listed]
+        pixels = torch.cat(in_threads(self._pixels, crops)).to(self.device, half_on(self.device))
         experts = {}
         if self.expert is not None:
             experts["dataset_index"] = torch.full((len(listed),), self.expert, device=self.device)
         output = self.model(pixel_values=pixels, **experts)
         output.heatmaps = output.heatmaps.float()
-        found = self.processor.post_process_pose_estimation(output, boxes=xywh)
+        found = self.processor.post_process_pose_estimation(output, boxes=[box for _, box in crops])
         return [self._person(result, min_score) for (result,) in found]
+
+    def _pixels(self, crop: tuple[np.ndarray, list[list[float]]]) -> torch.Tensor:
+        image, box = crop
+        pixels: torch.Tensor
+        pixels = self.processor(images=[image], boxes=[box], return_tensors="pt")["pixel_values"]
+        return pixels
 
     def _person(self, result: dict[str, torch.Tensor], min_score: float) -> KeypointPerson:
         xy = result["keypoints"].double().numpy()

@@ -13,10 +13,12 @@ from depthfit.perception.depth_pro import DepthEstimate, estimate_depth, load_de
 from depthfit.perception.detector import PersonDetector
 from depthfit.perception.sam import PersonSegmenter
 from depthfit.perception.vitpose import PoseEstimator
-from tests.perception.networks import FOLDERS
+from tests.perception.networks import FOLDERS, write_tiny
 
 pytestmark = pytest.mark.gpu
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
+PLACES = 8**2 + 4**2 + 2**2
+"""Where the tiny detector may see somebody, on its three maps of 64 px."""
 BOXES = [np.array([[10.0, 10, 90, 80], [40, 20, 110, 88]])] * 2
 
 
@@ -26,12 +28,16 @@ def images() -> list[np.ndarray]:
     return [rng.integers(0, 256, (90, 120, 3), np.uint8) for _ in range(2)]
 
 
-def test_boxes(models: Path, images: list[np.ndarray]) -> None:
+def test_boxes(tmp_path: Path, images: list[np.ndarray]) -> None:
+    # As many queries as places: which places a random network prefers hangs on the last bits.
+    write_tiny(tmp_path, "detector", num_queries=PLACES)
     cpu, gpu = (
-        PersonDetector.load(models / FOLDERS["detector"], device)(images, 0.5) for device in (CPU, GPU)
+        PersonDetector.load(tmp_path / FOLDERS["detector"], device)(images, 0.5) for device in (CPU, GPU)
     )
     for a, b in zip(cpu, gpu, strict=True):
-        np.testing.assert_allclose(a.xyxy, b.xyxy, atol=0.1)
+        assert len(a.xyxy) == len(b.xyxy) == PLACES
+        # px of 120; convolutions on a GPU round to TF32.
+        assert np.abs(a.xyxy[:, None] - b.xyxy[None]).max(-1).min(1).max() < 0.5
 
 
 def test_keypoints(models: Path, images: list[np.ndarray]) -> None:

@@ -14,6 +14,7 @@ from depthfit.errors import InputError
 from depthfit.evidence.coco import write_people
 from depthfit.evidence.files import read_rgb
 from depthfit.evidence.keypoints import KeypointPerson
+from depthfit.perception.batches import in_threads
 from depthfit.perception.detector import PersonDetector
 from depthfit.perception.hub import HubModel
 from depthfit.perception.vitpose import PoseEstimator
@@ -113,7 +114,7 @@ def _detect(run: Preparation, todo: list[str]) -> None:
     detector = PersonDetector.load(HubModel(config.model).fetch(run.models), run.device)
 
     def compute(names: list[str]) -> list[np.ndarray]:
-        found = detector([read_rgb(files[name]) for name in names], config.min_score)
+        found = detector(in_threads(read_rgb, [files[name] for name in names]), config.min_score)
         return [boxes.xyxy for boxes in found]
 
     for name, boxes in run.batches(todo, compute, "People"):
@@ -150,7 +151,7 @@ def _estimate(run: Preparation, todo: list[str]) -> None:
     estimator = PoseEstimator.load(HubModel(config.model).fetch(run.models), run.device)
 
     def compute(names: list[str]) -> list[list[KeypointPerson]]:
-        images = [read_rgb(files[name]) for name in names]
+        images = in_threads(read_rgb, [files[name] for name in names])
         return estimator(images, [found[name] for name in names], config.min_score)
 
     for name, people in run.batches(todo, compute, "Keypoints"):

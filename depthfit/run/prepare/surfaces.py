@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from depthfit.atomic import atomic_path
 from depthfit.evidence.depth import DEPTH_SUFFIXES, read_depth
 from depthfit.evidence.files import read_rgb
+from depthfit.perception.batches import THREADS, in_threads
 from depthfit.perception.depth_mask import depth_masks
 from depthfit.perception.depth_pro import DepthEstimate, estimate_depth, load_depth_pro, write_depth
 from depthfit.perception.hub import HubModel
@@ -22,10 +22,8 @@ from depthfit.run.prepare.state import Preparation, StageReport
 DEPTH, MASKS = "depth", "masks"
 KNOWN_CAMERAS = ("cameras.json", "exif")
 """Cameras whose focal length takes the place of the depth network's."""
-WRITERS = min(os.cpu_count() or 1, 8)
-"""Threads that write depth maps."""
-WAITING = 2 * WRITERS
-"""Depth maps that may wait for them."""
+WAITING = 2 * THREADS
+"""Depth maps that may wait to be written."""
 
 
 def estimate_depths(run: Preparation) -> None:
@@ -52,7 +50,7 @@ def estimate_depths(run: Preparation) -> None:
         network = load_depth_pro(config.model, run.models, run.device)
 
         def compute(names: list[str]) -> list[DepthEstimate | str]:
-            images = [read_rgb(scene.images[name]) for name in names]
+            images = in_threads(read_rgb, [scene.images[name] for name in names])
             return estimate_depth(network, images, [focals[name] for name in names])
 
         def write(name: str, estimate: DepthEstimate) -> None:
@@ -60,7 +58,7 @@ def estimate_depths(run: Preparation) -> None:
             run.records.write(DEPTH, name, {"made": True, "fov_degrees": estimate.fov_degrees})
 
         # Compressing a map takes longer than a GPU takes to make one.
-        with ThreadPoolExecutor(WRITERS) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             writing = deque[Future[None]]()
             for name, estimate in run.batches(list(focals), compute, "Depth"):
                 if isinstance(estimate, str):
@@ -118,7 +116,7 @@ def _by_sam(run: Preparation, todo: list[str]) -> None:
 
     def compute(names: list[str]) -> list[np.ndarray]:
         people = [run.found(name) for name in names]
-        images = [read_rgb(files[name]) for name in names]
+        images = in_threads(read_rgb, [files[name] for name in names])
         return segmenter(images, [p.boxes for p in people], [p.people or () for p in people])
 
     for name, labels in run.batches(todo, compute, "Masks"):
