@@ -23,13 +23,13 @@ pytestmark = [
 COPIES, SOME = 12, 6
 
 
-def fitted(job: Job, stage: FitStage) -> tuple[Chunk, int]:
-    """All people in one chunk, many times, and the most bytes that torch held meanwhile."""
+def fitted(job: Job, stage: FitStage) -> tuple[Chunk, int, int]:
+    """All people in one chunk, many times, and the most bytes that were in use and that torch held."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     chunk = ReadStage(job)(Chunk(ChunkRef("000000", 0)))
     chunk.items *= COPIES
-    return stage(chunk), torch.cuda.max_memory_reserved()
+    return stage(chunk), torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
 
 
 def test_a_gpu_out_of_memory_halves_the_batch(tars: Path, tmp_path: Path) -> None:
@@ -37,17 +37,18 @@ def test_a_gpu_out_of_memory_halves_the_batch(tars: Path, tmp_path: Path) -> Non
     job = Job(source, settings("device=cuda"), str(tmp_path))
     write_plan(job.layout.plan("000000"), source.plan(source.units()[0]))
     stage = FitStage(job)
-    whole, most = fitted(job, stage)
-    stage.halving.limit = SOME
-    _, least = fitted(job, stage)
-    stage.halving.limit = len(whole.items)
+    whole, needed, _ = fitted(job, stage)
     assert whole.halvings == 0
-    assert least < most
+    stage.halving.limit = SOME
+    _, _, held = fitted(job, stage)
+    stage.halving.limit = len(whole.items)
+    # Less than the whole batch needs, however well its memory is packed; enough for a part of it.
+    allowed = 0.75 * needed
+    assert held < allowed
     torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction((least + most) / 2 / total)
+    torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
     try:
-        squeezed, _ = fitted(job, stage)
+        squeezed, _, _ = fitted(job, stage)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert squeezed.halvings > 0
