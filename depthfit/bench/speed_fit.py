@@ -1,0 +1,145 @@
+"""How fast whole fits are, by size of batch: people a second, steps, memory, and where the time goes."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from dataclasses import dataclass, field
+from statistics import median
+
+import torch
+
+from depthfit.bench.clock import StageClock
+from depthfit.bench.speed_scenes import RepeatedFitter, repeat
+from depthfit.fit import stages
+from depthfit.fit.fitter import Fitted
+from depthfit.fit.space import RotationSpace, TokenSpace
+from depthfit.fit.stages import Scheduler
+from depthfit.fit.system import BodyFit
+from depthfit.solver import ArrowSystem
+
+ASSOCIATE, CHART, LINEARIZE = "association", "chart", "linearise"
+SOLVE, STEP, COST, REST = "solve", "step", "cost", "rest"
+STAGES = (ASSOCIATE, CHART, LINEARIZE, SOLVE, STEP, COST, REST)
+WATCHED = (
+    (stages, "associate", ASSOCIATE),
+    (TokenSpace, "chart", CHART),
+    (RotationSpace, "chart", CHART),
+    (BodyFit, "linearize", LINEARIZE),
+    (ArrowSystem, "damped", SOLVE),
+    (ArrowSystem, "solve", SOLVE),
+    (BodyFit, "retract", STEP),
+    (BodyFit, "cost", COST),
+)
+"""(module or class, function, stage)."""
+OUT_OF_MEMORY = "out of memory"
+
+
+@dataclass
+class FitSpeed:
+    """Whole fits of one batch.
+
+    Attributes:
+        space: Name of the pose space; depth: whether the depth map counts; mixed: images of several sizes
+            with one to three people.
+        images, people: In the batch.
+        seconds: Of each timed run; the batch lies ready on the device.
+        first: s of the first run, compilation and allocation included.
+        steps: Accepted steps of an image, median, all ways in together.
+        peak_gib: Peak memory of the device over the timed runs; of the process on a CPU.
+        shares: Share of the time by stage, of one more run that waits for the device at every stage.
+        failed: Why there are no figures, or empty.
+    """
+
+    space: str
+    depth: bool
+    mixed: bool
+    images: int
+    people: int
+    seconds: list[float] = field(default_factory=list)
+    first: float = 0.0
+    steps: float = 0.0
+    peak_gib: float = 0.0
+    shares: dict[str, float] = field(default_factory=dict)
+    failed: str = ""
+
+    @property
+    def rate(self) -> float:
+        """People a second."""
+        return self.people / median(self.seconds)
+
+
+def measure_fit(
+    engine: RepeatedFitter,
+    once: Scheduler,
+    images: int,
+    repeats: int,
+    patience: float,
+    labels: tuple[str, bool, bool],
+) -> FitSpeed:
+    """Fit ``images`` images, the scheduler's own over and over, ``repeats`` times after one run to warm up.
+
+    Args:
+        patience: s of timed runs after which no further one is begun.
+        labels: Space, depth and mixed of :class:`FitSpeed`.
+    """
+    release(engine.device)
+    out = FitSpeed(*labels, images, 0)
+    try:
+        engine.ready = repeat(once, images)
+        out.people = len(engine.ready.batch.group)
+        out.first, fitted = timed_fit(engine)
+        out.steps = float(fitted.after.steps.float().median())
+        del fitted
+        reset_peak(engine.device)
+        while len(out.seconds) < repeats and sum(out.seconds) < patience:
+            out.seconds.append(timed_fit(engine)[0])
+        out.peak_gib = peak_gib(engine.device)
+        clock = StageClock(engine.device)
+        with clock.watching(WATCHED), clock.stage(REST):
+            engine.solve([])
+        total = sum(clock.seconds.values())
+        out.shares = {name: clock.seconds.get(name, 0.0) / total for name in STAGES}
+    except torch.cuda.OutOfMemoryError:
+        out.failed = OUT_OF_MEMORY
+    release(engine.device)
+    return out
+
+
+def timed_fit(engine: RepeatedFitter) -> tuple[float, Fitted]:
+    """Seconds of one fit, and the fit."""
+    began = now(engine.device)
+    fitted = engine.solve([])
+    return now(engine.device) - began, fitted
+
+
+def now(device: torch.device) -> float:
+    """s; what is queued on the device is waited for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def release(device: torch.device) -> None:
+    """Give unused memory back, so that one measurement does not weigh on the next."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin to count the peak anew, where the device can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_gib(device: torch.device) -> float:
+    """GiB: of the device's allocations since :func:`reset_peak`, or of the process since its start."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    # Imported here: Windows does not have it, and nothing else needs it.
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

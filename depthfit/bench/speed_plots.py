@@ -1,0 +1,93 @@
+"""Plots of ``depthfit bench speed``, with matplotlib (``pip install depthfit[plots]``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from depthfit.atomic import atomic_path
+from depthfit.bench.speed_fit import STAGES, FitSpeed
+from depthfit.bench.speed_race import ENTRIES, EQUAL, Race
+
+LEAST_EXCESS = 1e-5
+"""Nearer to LM's cost than this is drawn here: a logarithmic axis has no zero."""
+DPI = 110
+
+
+def write_speed_plots(
+    folder: Path, fits: Sequence[FitSpeed], races: Sequence[Race], place: str
+) -> list[Path]:
+    """Draw ``speed_fits.png`` and ``speed_solvers.png`` into ``folder``; leaves out what was not measured."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figures = {}
+    done = [fit for fit in fits if not fit.failed]
+    if done:
+        figures["speed_fits"] = _fits(Figure, done)
+    if any(not race.failed for race in races):
+        figures["speed_solvers"] = _races(Figure, [race for race in races if not race.failed])
+    paths = []
+    for name, figure in figures.items():
+        figure.suptitle(place, fontsize=9)
+        path = folder / f"{name}.png"
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=DPI)
+        paths.append(path)
+    return paths
+
+
+def _fits(figure_class: type[Any], fits: list[FitSpeed]) -> Any:
+    """People a second by batch, and where the time of the largest batch goes."""
+    figure = figure_class(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    groups: dict[tuple[str, bool, bool], list[FitSpeed]] = {}
+    for fit in fits:
+        groups.setdefault((fit.space, fit.depth, fit.mixed), []).append(fit)
+    spaces = list(dict.fromkeys(fit.space for fit in fits))
+    for (space, depth, mixed), rows in groups.items():
+        label = f"{space}{'' if depth else ', without depth'}{', mixed sizes' if mixed else ''}"
+        style = {"color": f"C{spaces.index(space)}", "marker": "D" if mixed else "o", "markersize": 4}
+        people, rate = [r.people for r in rows], [r.rate for r in rows]
+        left.loglog(people, rate, linestyle="-" if depth else ":", label=label, **style)
+    left.set_xlabel("people in the batch")
+    left.set_ylabel("people a second")
+    left.grid(True, which="major", alpha=0.4)
+    left.legend(fontsize=8)
+    last = [rows[-1] for (_, depth, mixed), rows in groups.items() if depth and not mixed]
+    base = [0.0] * len(last)
+    names = [f"{row.space}\n{row.people} people" for row in last]
+    for k, stage in enumerate(STAGES):
+        shares = [100 * row.shares[stage] for row in last]
+        right.bar(names, shares, bottom=base, color=f"C{k}", width=0.6, label=stage)
+        base = [low + share for low, share in zip(base, shares, strict=True)]
+    right.set_ylabel("share of the time, %")
+    right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _races(figure_class: type[Any], races: list[Race]) -> Any:
+    """How far each solver's mean cost is above LM's, over time."""
+    batches = sorted({race.people for race in races})
+    figure = figure_class(figsize=(5.5 * len(batches), 4.4), layout="constrained")
+    axes = figure.subplots(1, len(batches), squeeze=False, sharey=True)[0]
+    names = list(ENTRIES)
+    for axis, people in zip(axes, batches, strict=True):
+        for race in (race for race in races if race.people == people):
+            points = [point for point in race.curve if point[0] > 0]
+            excess = [max(above, LEAST_EXCESS) for _, above in points]
+            colour = f"C{names.index(race.solver)}"
+            label = ENTRIES[race.solver].label
+            axis.loglog([seconds for seconds, _ in points], excess, color=colour, label=label)
+            if race.equal is not None:
+                axis.plot([race.equal], [EQUAL], "o", color=colour, markersize=5)
+        axis.axhline(EQUAL, color="0.5", linewidth=0.8, linestyle="--")
+        axis.set_title(f"{people} {'person' if people == 1 else 'people'}", fontsize=10)
+        axis.set_xlabel("s")
+        axis.grid(True, which="major", alpha=0.4)
+    axes[0].set_ylabel("mean cost above LM's last, share")
+    axes[0].legend(fontsize=8)
+    return figure

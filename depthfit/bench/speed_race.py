@@ -1,0 +1,216 @@
+"""The fit's solver and those of others on one problem: how long each takes to the same cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from depthfit.bench.speed_fit import OUT_OF_MEMORY, now, peak_gib, release, reset_peak
+from depthfit.bench.speed_rivals import (
+    BODY,
+    CAMSMPLIFY,
+    CAMSMPLIFY_RATE,
+    SHARED,
+    Phase,
+    Problem,
+    Trace,
+    forward_mode,
+    solve_adam,
+    solve_lbfgs,
+    solve_lm,
+)
+from depthfit.fit.search import SCHEDULES
+from depthfit.fit.stages import Scheduler
+
+EQUAL, NEAR = 1e-4, 1e-2
+"""A mean cost is equal to LM's if it is at most this part above it, and near at this."""
+FREE_RATE, FREE_STEPS = 0.05, 4000
+"""Step size in prior sigmas and limit of the Adam that steps everything at once."""
+WARM_UP = 3
+CURVE_POINTS = 60
+
+Solver = Callable[[Problem, Trace], object]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way to solve.
+
+    Attributes:
+        label: What the tables call it.
+        run: The whole schedule.
+        warm: A few steps of it.
+        grad: It differentiates.
+    """
+
+    label: str
+    run: Solver
+    warm: Solver
+    grad: bool = False
+
+
+LM_STEPS = 24
+ALL = (*BODY, SHARED)
+
+
+def _lm(problem: Problem, trace: Trace, steps: int = LM_STEPS) -> None:
+    solve_lm(problem, trace, steps)
+
+
+def _forward(problem: Problem, trace: Trace, steps: int = LM_STEPS) -> None:
+    solve_lm(problem, trace, steps, forward_mode(problem.fit))
+
+
+def _adam(problem: Problem, trace: Trace, phases: tuple[Phase, ...], rate: float, prior_units: bool) -> None:
+    solve_adam(problem, trace, phases, rate, prior_units)
+
+
+def _lbfgs_warm(problem: Problem, trace: Trace) -> None:
+    trace.stop = lambda _: True
+    solve_lbfgs(problem, trace)
+
+
+_few = (Phase(ALL, WARM_UP),)
+ENTRIES = {
+    "lm": Entry("LM of the fit", _lm, partial(_lm, steps=2)),
+    "jacfwd": Entry("LM, torch.func.jacfwd", _forward, partial(_forward, steps=2)),
+    "lbfgs": Entry("L-BFGS, SMPLify-X's schedule", solve_lbfgs, _lbfgs_warm, grad=True),
+    "adam": Entry(
+        "Adam, CamSMPLify's schedule",
+        partial(_adam, phases=CAMSMPLIFY, rate=CAMSMPLIFY_RATE, prior_units=False),
+        partial(_adam, phases=_few, rate=CAMSMPLIFY_RATE, prior_units=False),
+        grad=True,
+    ),
+    "adam-free": Entry(
+        "Adam, everything at once, prior units",
+        partial(_adam, phases=(Phase(ALL, FREE_STEPS),), rate=FREE_RATE, prior_units=True),
+        partial(_adam, phases=_few, rate=FREE_RATE, prior_units=True),
+        grad=True,
+    ),
+}
+"""The first sets the cost that the others must reach."""
+
+
+@dataclass
+class Race:
+    """One solver on one batch.
+
+    Attributes:
+        solver: Key of :data:`ENTRIES`; people: in the batch.
+        first: s of the first steps, compilation and allocation included.
+        seconds: s until it ended: at equal cost, at the end of its schedule, or out of patience.
+        steps: Costs noted until then.
+        excess: Least mean cost over LM's, less one.
+        share: Of the images that came to at most LM's cost (within ``EQUAL``).
+        near, equal: s until the mean cost was within ``NEAR`` and ``EQUAL`` of LM's, medians over repeats;
+            ``None`` if never.
+        peak_gib: Peak memory.
+        curve: (s, excess of the mean cost) on the way.
+        failed: Why there are no figures, or empty.
+    """
+
+    solver: str
+    people: int
+    first: float = 0.0
+    seconds: float = 0.0
+    steps: int = 0
+    excess: float = 0.0
+    share: float = 0.0
+    near: float | None = None
+    equal: float | None = None
+    peak_gib: float = 0.0
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    failed: str = ""
+
+
+@torch.no_grad()
+def race_problem(stages: Scheduler) -> Problem:
+    """The problem in which a fit frees all unknowns, after camera and root; associations are held."""
+    start = stages.start()
+    schedule = SCHEDULES[-1]
+    state = stages.root(stages.camera(start, schedule).state, schedule).state
+    return Problem(stages.full_problem(state), state)
+
+
+def run_race(problem: Problem, solvers: list[str], repeats: int, patience: float) -> list[Race]:
+    """Let each of ``solvers`` minimise the problem.
+
+    Args:
+        repeats: Timed runs, of which the median is given; one for what takes longer than a tenth of
+            ``patience``.
+        patience: s after which a solver that has not come to LM's cost is stopped.
+    """
+    device = problem.fit.center.device
+    with torch.no_grad():
+        settled = Trace(device)
+        settled.begin()
+        solve_lm(problem, settled, LM_STEPS)
+        target, began = settled.costs[-1], problem.fit.cost(problem.start)
+    return [_run(problem, name, target, began, repeats, patience) for name in solvers]
+
+
+def _run(problem: Problem, name: str, target: Tensor, began: Tensor, repeats: int, patience: float) -> Race:
+    entry, device = ENTRIES[name], problem.fit.center.device
+    out = Race(name, len(problem.fit.group))
+    release(device)
+    try:
+        with torch.set_grad_enabled(entry.grad):
+            before = now(device)
+            warm = Trace(device)
+            warm.begin()
+            entry.warm(problem, warm)
+            out.first = now(device) - before
+            reset_peak(device)
+            traces = [_timed(problem, entry, target, patience)]
+            while len(traces) < repeats and traces[0].seconds()[-1] < patience / 10:
+                traces.append(_timed(problem, entry, target, patience))
+        out.peak_gib = peak_gib(device)
+        _fill(out, traces, target, began)
+    except torch.cuda.OutOfMemoryError:
+        out.failed = OUT_OF_MEMORY
+    release(device)
+    return out
+
+
+def _timed(problem: Problem, entry: Entry, target: Tensor, patience: float) -> Trace:
+    limit, level = time.perf_counter() + patience, float(target.mean()) * (1 + EQUAL)
+
+    def stop(trace: Trace) -> bool:
+        return time.perf_counter() > limit or float(trace.costs[-1].mean()) <= level
+
+    trace = Trace(target.device, stop)
+    trace.begin()
+    entry.run(problem, trace)
+    return trace
+
+
+def _fill(out: Race, traces: list[Trace], target: Tensor, began: Tensor) -> None:
+    goal = float(target.mean())
+
+    def until(trace: Trace, part: float) -> float | None:
+        for seconds, cost in zip(trace.seconds(), trace.costs, strict=True):
+            if float(cost.mean()) <= goal * (1 + part):
+                return seconds
+        return None
+
+    def middle(part: float) -> float | None:
+        found = [until(trace, part) for trace in traces]
+        reached = [seconds for seconds in found if seconds is not None]
+        return median(reached) if len(reached) == len(found) else None
+
+    lowest = traces[0].lowest()
+    out.near, out.equal = middle(NEAR), middle(EQUAL)
+    out.seconds = median(trace.seconds()[-1] for trace in traces)
+    out.steps = len(traces[0].costs)
+    out.excess = float(lowest.mean()) / goal - 1
+    out.share = float((lowest <= target * (1 + EQUAL)).float().mean())
+    marks = [(0.0, began), *zip(traces[0].seconds(), traces[0].costs, strict=True)]
+    stride = max(1, len(marks) // CURVE_POINTS)
+    picked = [*marks[:-1:stride], marks[-1]]
+    out.curve = [(seconds, float(cost.mean()) / goal - 1) for seconds, cost in picked]
