@@ -72,7 +72,7 @@ def _fits(figure_class: type[Any], fits: list[FitSpeed]) -> Any:
 def _races(figure_class: type[Any], races: list[Race]) -> Any:
     """How far each solver's mean cost is above LM's, over time."""
     batches = sorted({race.people for race in races})
-    figure = figure_class(figsize=(5.5 * len(batches), 4.4), layout="constrained")
+    figure = figure_class(figsize=(max(8.0, 5.0 * len(batches)), 4.6), layout="constrained")
     axes = figure.subplots(1, len(batches), squeeze=False, sharey=True)[0]
     names = list(ENTRIES)
     for axis, people in zip(axes, batches, strict=True):
@@ -89,5 +89,6 @@ def _races(figure_class: type[Any], races: list[Race]) -> Any:
         axis.set_xlabel("s")
         axis.grid(True, which="major", alpha=0.4)
     axes[0].set_ylabel("mean cost above LM's last, share")
-    axes[0].legend(fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=3)
     return figure

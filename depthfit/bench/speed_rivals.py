@@ -116,6 +116,8 @@ class ForwardModeFit(BodyFit):
     """
 
     def linearize(self, state: FitState) -> ArrowSystem:
+        # The other priors on the pose are off unless asked for, and have no residual to differentiate.
+        assert not self.pose_priors
         size = self.layout.size
         still = state.images.log_focal.new_full((self.num_images,), torch.inf)
 
