@@ -31,7 +31,8 @@ from depthfit.fit.stages import Scheduler
 EQUAL, NEAR = 1e-4, 1e-2
 """A mean cost is equal to LM's if it is at most this part above it, and near at this."""
 FREE_RATE, FREE_STEPS = 0.05, 4000
-"""Step size in prior sigmas and limit of the Adam that steps everything at once."""
+"""Step size in prior sigmas and limit of the Adam that steps everything at once. Of 0.02, 0.05 and 0.1, it
+came lowest in 700 steps for four people of seed 100."""
 WARM_UP = 3
 CURVE_POINTS = 60
 

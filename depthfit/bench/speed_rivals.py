@@ -31,6 +31,9 @@ SHARED = "shared"
 BEARING_UNIT, DISTANCE_UNIT = 0.02, 0.05
 """rad and log m: units of the two unknowns without a prior, where the others are counted in prior sigmas."""
 LM_STEPS_A_CHART = 2
+FORWARD_BYTES, FLOATS_A_VERTEX = 4 * 2**30, 100
+"""Forward-mode tangents go through together as long as they take about this much memory, at about so many
+floats of each for every sampled vertex."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,9 @@ def solve_lm(problem: Problem, trace: Trace, steps: int, fit: BodyFit | None = N
 class ForwardModeFit(BodyFit):
     """The same problem with a Jacobian of :func:`torch.func.jacfwd` in place of the written one.
 
-    One tangent a column, pushed through skeleton, skinning and residuals of all people at once, about the
-    state (a step of zero); rows are weighted as in the written normal equations.
+    One tangent a column, pushed through skeleton, skinning and residuals of all people at once, as many
+    together as memory allows, about the state (a step of zero). Rows are weighted as in the written normal
+    equations.
     """
 
     def linearize(self, state: FitState) -> ArrowSystem:
@@ -130,7 +134,9 @@ class ForwardModeFit(BodyFit):
             return (*evidence, *priors)
 
         zero = state.images.log_focal.new_zeros(size + NUM_SHARED)
-        jacobians = torch.func.jacfwd(rows)(zero)
+        vertices = len(self.group) * self.matches.subset.template.shape[1]
+        tangents = FORWARD_BYTES // (vertices * FLOATS_A_VERTEX * zero.element_size())
+        jacobians = torch.func.jacfwd(rows, chunk_size=max(1, tangents))(zero)
         columns = [
             self._weighted(term, found, jacobian)
             for term, found, jacobian in zip(
