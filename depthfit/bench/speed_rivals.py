@@ -135,8 +135,8 @@ class ForwardModeFit(BodyFit):
 
         zero = state.images.log_focal.new_zeros(size + NUM_SHARED)
         vertices = len(self.group) * self.matches.subset.template.shape[1]
-        tangents = FORWARD_BYTES // (vertices * FLOATS_A_VERTEX * zero.element_size())
-        jacobians = torch.func.jacfwd(rows, chunk_size=max(1, tangents))(zero)
+        together = max(1, FORWARD_BYTES // (vertices * FLOATS_A_VERTEX * zero.element_size()))
+        jacobians = _jacfwd(rows, zero, together)
         columns = [
             self._weighted(term, found, jacobian)
             for term, found, jacobian in zip(
@@ -162,6 +162,20 @@ class ForwardModeFit(BodyFit):
         root = torch.where(rows.weight > 0, weight.sqrt(), torch.zeros_like(weight))[..., None, None]
         columns = torch.cat([jacobian, rows.residual[..., None]], -1)
         return torch.where(root > 0, columns * root, torch.zeros_like(columns)).flatten(1, 2)
+
+
+def _jacfwd(rows: Callable[[Tensor], tuple[Tensor, ...]], at: Tensor, together: int) -> list[Tensor]:
+    """Jacobian (*output, columns) of each output of ``rows``, so many columns ``together`` at a time."""
+
+    def some(first: int, last: int) -> tuple[Tensor, ...]:
+        def part(step: Tensor) -> tuple[Tensor, ...]:
+            return rows(torch.cat([at[:first], step, at[last:]]))
+
+        return torch.func.jacfwd(part)(at[first:last])
+
+    starts = range(0, len(at), together)
+    chunks = [some(first, min(first + together, len(at))) for first in starts]
+    return [torch.cat(parts, -1) for parts in zip(*chunks, strict=True)]
 
 
 def forward_mode(fit: BodyFit) -> ForwardModeFit:

@@ -62,7 +62,13 @@ scripted = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:D
 
 
 @scripted
-def test_forward_mode_gives_the_written_equations(problem: Problem) -> None:
+def test_forward_mode_gives_the_written_equations(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the columns go through a few at a time."""
+    from depthfit.bench import speed_rivals
+
+    monkeypatch.setattr(speed_rivals, "FORWARD_BYTES", 30 * 3 * 8 * 100 * (3 * 60))
     with torch.no_grad():
         ours = problem.fit.linearize(problem.start)
         theirs = forward_mode(problem.fit).linearize(problem.start)
