@@ -15,7 +15,7 @@ from rich.progress import track
 from depthfit.atomic import atomic_path
 from depthfit.bench.speed_fit import FitSpeed, measure_fit, now, timed_fit
 from depthfit.bench.speed_plots import write_speed_plots
-from depthfit.bench.speed_race import ENTRIES, Race, race_problem, run_race
+from depthfit.bench.speed_race import ENTRIES, Race, draw_course, run_race
 from depthfit.bench.speed_report import Costs, speed_report
 from depthfit.bench.speed_scenes import (
     SPACES,
@@ -144,7 +144,9 @@ class _Bench:
             yield self._mixed
         if config.solvers:
             for images in config.race_batches:
-                yield partial(self._race, images)
+                yield partial(self._draw, images)
+                for solver in config.solvers:
+                    yield partial(self._race, solver)
 
     def _open(self, inputs: list[ImageInput], space: Space, depth: bool) -> tuple[RepeatedFitter, Scheduler]:
         fit = self.config.fit
@@ -181,11 +183,13 @@ class _Bench:
         found = measure_fit(engine, once, config.mixed, config.repeats, config.patience, labels)
         self.fits.append(found)
 
-    def _race(self, images: int) -> None:
-        """Solvers on one batch, joint rotations with depth."""
+    def _draw(self, images: int) -> None:
+        """Make the problem of the next races: one batch, joint rotations with depth."""
         _, once = self._open(self.inputs, SPACES["rotations"], depth=True)
-        problem = race_problem(repeat(once, images))
-        self.races += run_race(problem, self.config.solvers, self.config.repeats, self.config.patience)
+        self.course = draw_course(repeat(once, images))
+
+    def _race(self, solver: str) -> None:
+        self.races.append(run_race(self.course, solver, self.config.repeats, self.config.patience))
 
     def report(self) -> str:
         config, place = self.config, _place(self.device)

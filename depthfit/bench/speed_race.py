@@ -130,35 +130,38 @@ class Race:
     failed: str = ""
 
 
+@dataclass(frozen=True)
+class Course:
+    """A problem with its cost at the start and where LM leaves it, (I,) each."""
+
+    problem: Problem
+    began: Tensor
+    target: Tensor
+
+
 @torch.no_grad()
-def race_problem(stages: Scheduler) -> Problem:
+def draw_course(stages: Scheduler) -> Course:
     """The problem in which a fit frees all unknowns, after camera and root; associations are held."""
-    start = stages.start()
-    schedule = SCHEDULES[-1]
+    start, schedule = stages.start(), SCHEDULES[-1]
     state = stages.root(stages.camera(start, schedule).state, schedule).state
-    return Problem(stages.full_problem(state), state)
+    problem = Problem(stages.full_problem(state), state)
+    settled = Trace(problem.fit.center.device)
+    settled.begin()
+    solve_lm(problem, settled, LM_STEPS)
+    return Course(problem, problem.fit.cost(state), settled.costs[-1])
 
 
-def run_race(problem: Problem, solvers: list[str], repeats: int, patience: float) -> list[Race]:
-    """Let each of ``solvers`` minimise the problem.
+def run_race(course: Course, solver: str, repeats: int, patience: float) -> Race:
+    """Let ``solver`` minimise the problem.
 
     Args:
         repeats: Timed runs, of which the median is given; one for what takes longer than a tenth of
             ``patience``.
         patience: s after which a solver that has not come to LM's cost is stopped.
     """
+    problem, entry = course.problem, ENTRIES[solver]
     device = problem.fit.center.device
-    with torch.no_grad():
-        settled = Trace(device)
-        settled.begin()
-        solve_lm(problem, settled, LM_STEPS)
-        target, began = settled.costs[-1], problem.fit.cost(problem.start)
-    return [_run(problem, name, target, began, repeats, patience) for name in solvers]
-
-
-def _run(problem: Problem, name: str, target: Tensor, began: Tensor, repeats: int, patience: float) -> Race:
-    entry, device = ENTRIES[name], problem.fit.center.device
-    out = Race(name, len(problem.fit.group))
+    out = Race(solver, len(problem.fit.group))
     release(device)
     try:
         with torch.set_grad_enabled(entry.grad):
@@ -168,11 +171,11 @@ def _run(problem: Problem, name: str, target: Tensor, began: Tensor, repeats: in
             entry.warm(problem, warm)
             out.first = now(device) - before
             reset_peak(device)
-            traces = [_timed(problem, entry, target, patience)]
+            traces = [_timed(problem, entry, course.target, patience)]
             while len(traces) < repeats and traces[0].seconds()[-1] < patience / 10:
-                traces.append(_timed(problem, entry, target, patience))
+                traces.append(_timed(problem, entry, course.target, patience))
         out.peak_gib = peak_gib(device)
-        _fill(out, traces, target, began)
+        _fill(out, traces, course)
     except torch.cuda.OutOfMemoryError:
         out.failed = OUT_OF_MEMORY
     release(device)
@@ -191,8 +194,8 @@ def _timed(problem: Problem, entry: Entry, target: Tensor, patience: float) -> T
     return trace
 
 
-def _fill(out: Race, traces: list[Trace], target: Tensor, began: Tensor) -> None:
-    goal = float(target.mean())
+def _fill(out: Race, traces: list[Trace], course: Course) -> None:
+    goal = float(course.target.mean())
 
     def until(trace: Trace, part: float) -> float | None:
         for seconds, cost in zip(trace.seconds(), trace.costs, strict=True):
@@ -210,8 +213,8 @@ def _fill(out: Race, traces: list[Trace], target: Tensor, began: Tensor) -> None
     out.seconds = median(trace.seconds()[-1] for trace in traces)
     out.steps = len(traces[0].costs)
     out.excess = float(lowest.mean()) / goal - 1
-    out.share = float((lowest <= target * (1 + EQUAL)).float().mean())
-    marks = [(0.0, began), *zip(traces[0].seconds(), traces[0].costs, strict=True)]
+    out.share = float((lowest <= course.target * (1 + EQUAL)).float().mean())
+    marks = [(0.0, course.began), *zip(traces[0].seconds(), traces[0].costs, strict=True)]
     stride = max(1, len(marks) // CURVE_POINTS)
     picked = [*marks[:-1:stride], marks[-1]]
     out.curve = [(seconds, float(cost.mean()) / goal - 1) for seconds, cost in picked]

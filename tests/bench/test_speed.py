@@ -15,7 +15,7 @@ from depthfit.bench.clock import StageClock
 from depthfit.bench.speed import SpeedConfig, run_speed
 from depthfit.bench.speed_fit import OUT_OF_MEMORY, STAGES, WATCHED, FitSpeed, measure_fit
 from depthfit.bench.speed_plots import write_speed_plots
-from depthfit.bench.speed_race import ENTRIES, Race, race_problem, run_race
+from depthfit.bench.speed_race import ENTRIES, Course, Race, draw_course, run_race
 from depthfit.bench.speed_report import fit_table, race_table
 from depthfit.bench.speed_rivals import Problem, Trace
 from depthfit.bench.speed_scenes import SPACES, repeat, speed_tokenizer
@@ -75,9 +75,7 @@ def test_a_repeated_batch_holds_the_same_images_over_and_over(stages: Scheduler)
     again = repeat(stages, 5)
     assert again.batch.num_images == 5
     assert again.batch.group.tolist() == [0, 0, 1, 2, 3, 3, 4]
-    with torch.no_grad():
-        few, many = race_problem(stages), race_problem(again)
-        ours, theirs = few.fit.cost(few.start), many.fit.cost(many.start)
+    ours, theirs = draw_course(stages).began, draw_course(again).began
     assert len(set(ours.tolist())) == 3
     assert torch.allclose(theirs, ours[[0, 1, 2, 0, 1]], rtol=1e-4)
 
@@ -93,8 +91,8 @@ def test_the_full_size_tokenizer_is_the_shipped_function_at_full_size() -> None:
     assert float((weights == 0).float().mean()) < 0.3
 
 
-def _hand_made(monkeypatch: pytest.MonkeyPatch, costs: list[float]) -> None:
-    """A solver that notes these mean costs, relative to LM's last, at 1, 2, ... seconds."""
+def _hand_made(monkeypatch: pytest.MonkeyPatch, costs: list[float]) -> Course:
+    """A course, with a solver on it that notes these costs, relative to LM's last, at 1, 2, ... seconds."""
 
     def run(problem: Problem, trace: Trace) -> None:
         for part in costs:
@@ -104,19 +102,14 @@ def _hand_made(monkeypatch: pytest.MonkeyPatch, costs: list[float]) -> None:
     entry = speed_race.Entry("hand-made", run, lambda problem, trace: None)
     monkeypatch.setitem(ENTRIES, "hand-made", entry)
     monkeypatch.setattr(Trace, "seconds", lambda self: [1.0 + k for k in range(len(self.costs))])
-    monkeypatch.setattr(speed_race, "solve_lm", lambda problem, trace, steps: trace.add(target))
-
-
-def _fake_problem() -> Problem:
-    fit = SimpleNamespace(
-        center=torch.zeros(2, 2), group=torch.arange(2), cost=lambda state: torch.tensor([900.0, 900.0])
-    )
-    return Problem(fit, None)  # type: ignore[arg-type]
+    fit = SimpleNamespace(center=torch.zeros(2, 2), group=torch.arange(2))
+    problem = Problem(fit, None)  # type: ignore[arg-type]
+    return Course(problem, torch.tensor([900.0, 900.0]), target)
 
 
 def test_times_are_to_the_first_cost_that_is_near_or_equal(monkeypatch: pytest.MonkeyPatch) -> None:
-    _hand_made(monkeypatch, [2.0, 1.005, 1.3, 1.00005, 1.0])
-    (race,) = run_race(_fake_problem(), ["hand-made"], 3, 60.0)
+    course = _hand_made(monkeypatch, [2.0, 1.005, 1.3, 1.00005, 1.0])
+    race = run_race(course, "hand-made", 3, 60.0)
     assert (race.near, race.equal, race.seconds, race.steps) == (2.0, 4.0, 5.0, 5)
     assert (race.excess, race.share) == (0.0, 1.0)
     assert race.curve[0] == (0.0, pytest.approx(900 / 200 - 1))
@@ -124,8 +117,7 @@ def test_times_are_to_the_first_cost_that_is_near_or_equal(monkeypatch: pytest.M
 
 
 def test_a_solver_that_never_arrives_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    _hand_made(monkeypatch, [2.0, 1.2, 1.3])
-    (race,) = run_race(_fake_problem(), ["hand-made"], 1, 60.0)
+    race = run_race(_hand_made(monkeypatch, [2.0, 1.2, 1.3]), "hand-made", 1, 60.0)
     assert (race.near, race.equal, race.share) == (None, None, 0.0)
     assert race.excess == pytest.approx(0.2)
     own = Race("lm", 2, equal=0.5, seconds=1.0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from depthfit.bench.speed_race import EQUAL, race_problem
+from depthfit.bench.speed_race import EQUAL, Course, draw_course
 from depthfit.bench.speed_rivals import (
     BODY,
     CAMSMPLIFY,
@@ -27,7 +27,7 @@ from tests.fit.scenes import exact_config, exact_image
 
 
 @pytest.fixture(scope="module")
-def problem() -> Problem:
+def course() -> Course:
     """Two images, two people in the first, few depth pixels; every unknown has a finite prior."""
     body = load_body("open").to(dtype=torch.float64)
     config = exact_config(pose_sigma=0.1, depth_sigma=0.02)
@@ -38,17 +38,19 @@ def problem() -> Problem:
     first, second = (exact_image(body, seed)[0] for seed in (1, 2))
     first = replace(first, people=[*first.people, *second.people])
     with torch.no_grad():
-        return race_problem(Fitter(body, None, config).scheduler([first, second]))
+        stages = Fitter(body, None, config).scheduler([first, second])
+    return draw_course(stages)
 
 
-@pytest.fixture(scope="module")
-def settled(problem: Problem) -> torch.Tensor:
+@pytest.fixture
+def problem(course: Course) -> Problem:
+    return course.problem
+
+
+@pytest.fixture
+def settled(course: Course) -> torch.Tensor:
     """(I,) cost at which the fit's solver ends."""
-    trace = Trace(torch.device("cpu"))
-    trace.begin()
-    with torch.no_grad():
-        solve_lm(problem, trace, 40)
-    return trace.costs[-1]
+    return course.target
 
 
 def _trace() -> Trace:
@@ -62,9 +64,7 @@ scripted = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:D
 
 
 @scripted
-def test_forward_mode_gives_the_written_equations(
-    problem: Problem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_forward_mode_gives_the_written_equations(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the columns go through a few at a time."""
     from depthfit.bench import speed_rivals
 
