@@ -1,14 +1,20 @@
-"""Fits to compare: the same engine with some terms left out or swapped."""
+"""Fits to compare: the same engine under the settings of a file of ``configs/``, the ones that users run too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from depthfit.camera import regressor_focal
+from omegaconf import OmegaConf
+
+from depthfit.errors import InputError
 from depthfit.evidence.cameras import CameraPrior
 from depthfit.evidence.scene import ImageEvidence
+from depthfit.fit.adapter import KNOWN_FOCAL_SIGMA
 from depthfit.fit.config import FitConfig
+from depthfit.run.config import merge_file
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @dataclass(frozen=True)
@@ -17,63 +23,102 @@ class Variant:
 
     Attributes:
         name: What the row is called.
-        change: The fit's settings, from the defaults.
-        camera: ``default`` (the scene's evidence), ``regressor`` (5000/256 x the longer side, held) or
-            ``true`` (the truth, held).
+        configs: Files of ``configs/``, without their ending, merged in this order; none is the joint fit.
+        knows_focal: It is given the true focal.
     """
 
     name: str
-    change: Callable[[FitConfig], FitConfig]
-    camera: str = "default"
+    configs: tuple[str, ...] = ()
+    knows_focal: bool = False
+
+    def settings(self, base: FitConfig) -> FitConfig:
+        """``base`` with this row's settings.
+
+        Raises:
+            InputError: A file is not there (the package was installed without its repository) or wrong.
+        """
+        merged = OmegaConf.structured(base)
+        for config in self.configs:
+            merged = merge_file(merged, str(CONFIGS / f"{config}.yaml"))
+        settings = OmegaConf.to_object(merged)
+        assert isinstance(settings, FitConfig)
+        return settings
 
     def evidence(self, evidence: ImageEvidence, true_focal: float) -> ImageEvidence:
-        """The image's evidence with the camera that this row knows."""
-        if self.camera == "default":
+        """The image's evidence, with the true focal if this row knows it."""
+        if not self.knows_focal:
             return evidence
-        focal = float(regressor_focal(*evidence.size)) if self.camera == "regressor" else true_focal
-        prior = CameraPrior(focal, 0.01, evidence.camera.center, self.camera)
-        return replace(evidence, camera=prior)
+        return replace(
+            evidence, camera=CameraPrior(true_focal, KNOWN_FOCAL_SIGMA, evidence.camera.center, "true")
+        )
 
 
-def _points_alone(config: FitConfig) -> FitConfig:
-    return replace(
-        config,
-        depth=replace(config.depth, use=False),
-        contour=replace(config.contour, source="none"),
-        camera=replace(config.camera, freeze_focal=True),
-        # The point of these rows is what such a fit does, not what a verdict would make of it.
-        verdict=replace(config.verdict, use=False),
-    )
+FITS: dict[str, Variant] = {
+    "identity": Variant("prediction, placed by the scene's camera", ("identity",)),
+    "smplify": Variant("SMPLify", ("smplify",)),
+    "smplify_tals": Variant("SMPLify, TALS (paper)", ("smplify", "tals")),
+    "smplify_tals_code": Variant("SMPLify, TALS (code)", ("smplify", "tals_code")),
+    "default_focal": Variant("2D only, default focal", ("keypoints_default_focal",)),
+    "default_focal_tals": Variant("2D only, default focal, TALS (paper)", ("keypoints_default_focal", "tals")),
+    "default_focal_tals_code": Variant(
+        "2D only, default focal, TALS (code)", ("keypoints_default_focal", "tals_code")
+    ),
+    "camsmplify": Variant("CamSMPLify-style, predicted focal", ("camsmplify",)),
+    "free_focal": Variant("2D only, free focal", ("keypoints_free_focal",)),
+    "depth_only": Variant("depth only", ("depth_only",)),
+    "true_focal": Variant("2D only, true focal", ("keypoints_known_focal",), knows_focal=True),
+    "joint": Variant("joint, with masks"),
+    "no_masks": Variant("joint, without masks", ("no_masks",)),
+    "depth_edges": Variant("joint, depth edge as contour", ("ablations/depth_edges",)),
+    "joint_true_focal": Variant(
+        "joint, with masks, true focal", ("ablations/focal_frozen",), knows_focal=True
+    ),
+    "tokens": Variant("joint, with masks, token space", ("ablations/tokens",)),
+    "own_cameras": Variant("joint, a camera for each person", ("ablations/own_cameras",)),
+    "no_depth_scale": Variant("joint, depth scale taken as true", ("ablations/no_depth_scale",)),
+    "focal_frozen": Variant("joint, predicted focal held", ("ablations/focal_frozen",)),
+    "no_depth": Variant("joint, with masks, depth left out", ("ablations/no_depth",)),
+    "independent_pixels": Variant(
+        "joint, with masks, depth pixels independent", ("ablations/independent_pixels",)
+    ),
+    "no_hypotheses": Variant("joint, no flips and no further starts", ("ablations/no_hypotheses",)),
+    "no_verdict": Variant("joint, no verdict", ("ablations/no_verdict",)),
+    "prior_mixture": Variant("joint, and a mixture of mocap poses", ("ablations/prior_mixture",)),
+    "prior_gaussian": Variant("joint, and a Gaussian of mocap poses", ("ablations/prior_gaussian",)),
+    "prior_limits": Variant("joint, and joint limits", ("ablations/prior_limits",)),
+    "joint_tals": Variant("joint, TALS (paper)", ("tals",)),
+}
+"""All fits that a table can have, by the name that ``fits=`` takes."""
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "fits": (
+        "default_focal", "true_focal", "no_masks", "depth_edges", "joint", "no_depth", "independent_pixels",
+    ),
+    "tokens": ("tokens", "joint"),
+    "rivals": (
+        "identity", "smplify", "default_focal", "camsmplify", "free_focal", "depth_only", "true_focal",
+        "no_masks", "joint",
+    ),
+    "ablations": (
+        "joint", "tokens", "own_cameras", "no_depth_scale", "focal_frozen", "no_masks", "depth_edges", "no_depth",
+        "independent_pixels", "no_hypotheses", "no_verdict", "joint_true_focal",
+    ),
+    "priors": ("joint", "tokens", "prior_mixture", "prior_gaussian", "prior_limits"),
+    "tals": (
+        "smplify", "smplify_tals", "smplify_tals_code", "default_focal", "default_focal_tals",
+        "default_focal_tals_code", "joint", "joint_tals",
+    ),
+}  # fmt: skip
+"""Rows of each table, in order."""
 
 
-def _contour(source: str) -> Callable[[FitConfig], FitConfig]:
-    return lambda config: replace(config, contour=replace(config.contour, source=source))
+def variants(names: list[str] | tuple[str, ...]) -> dict[str, Variant]:
+    """The fits of those names.
 
-
-def _no_depth(config: FitConfig) -> FitConfig:
-    return replace(config, depth=replace(config.depth, use=False))
-
-
-def _independent_pixels(config: FitConfig) -> FitConfig:
-    return replace(config, depth=replace(config.depth, field_sigma=0.0))
-
-
-def _space(space: str) -> Callable[[FitConfig], FitConfig]:
-    return lambda config: replace(config, pose=replace(config.pose, space=space))
-
-
-JOINT = Variant("joint, with masks", lambda config: config)
-ACCURACY = (
-    Variant("2D only, default focal", _points_alone, camera="regressor"),
-    Variant("2D only, true focal", _points_alone, camera="true"),
-    Variant("joint, without masks", _contour("none")),
-    Variant("joint, depth edge as contour", _contour("depth")),
-    JOINT,
-    Variant("joint, with masks, depth left out", _no_depth),
-    Variant("joint, with masks, depth pixels independent", _independent_pixels),
-)
-TOKENS = (
-    Variant("joint, with masks, token space", _space("tokens")),
-    Variant("joint, with masks, pose space", _space("rotations")),
-)
-"""Token space against plain joint rotations, all else the same."""
+    Raises:
+        InputError: One of them is unknown.
+    """
+    unknown = [name for name in names if name not in FITS]
+    if unknown:
+        raise InputError("command line", "fits", ", ".join(unknown), f"Known: {', '.join(FITS)}.")
+    return {name: FITS[name] for name in names}

@@ -99,9 +99,7 @@ def load_config(arguments: Sequence[str], schema: type = RunConfig) -> Any:
     config = OmegaConf.structured(schema)
     files = [a for a in arguments if "=" not in a]
     for name in files:
-        if not Path(name).is_file():
-            raise InputError(name, "config", "no such file", "Give a YAML file, or settings as key=value.")
-        config = _merge(config, name, _load_yaml(name))
+        config = merge_file(config, name)
     for argument in arguments:
         if "=" in argument:
             try:
@@ -110,6 +108,17 @@ def load_config(arguments: Sequence[str], schema: type = RunConfig) -> Any:
                 raise InputError("command line", argument, str(error), "Write key=value.") from error
             config = _merge(config, "command line", override)
     return OmegaConf.to_object(config)
+
+
+def merge_file(config: DictConfig, name: str) -> DictConfig:
+    """``config`` with the settings of a YAML file.
+
+    Raises:
+        InputError: The file is not there, or a key or a value in it is wrong.
+    """
+    if not Path(name).is_file():
+        raise InputError(name, "config", "no such file", "Give a YAML file, or settings as key=value.")
+    return _merge(config, name, _load_yaml(name))
 
 
 def _load_yaml(name: str) -> DictConfig:

@@ -82,6 +82,7 @@ class SynthConfig:
     Attributes:
         seed: The same seed and settings give the same bytes.
         images: Number of images.
+        first: Number of the first one: parts of one scene can be made apart.
         people_weights: Relative frequency of images with 1, 2, ... people.
         pose_mix: Relative frequency of poses from everyday motion, from acrobatics and the like, and
             drawn at random within the joints' limits.
@@ -92,6 +93,10 @@ class SynthConfig:
         roll_degrees: Sd of the camera's roll.
         clothes_cm: Range over people of how far the thickest clothes or hair stand off the body.
         extra_shape: Sd of shape coefficients that the fitted model does not have.
+        demanding: Draw only poses that are upside down, twisted, or have a limb stretched towards the camera,
+            a third each.
+        in_frame: Range of the share of a person's joints that is inside the image.
+        place_x, place_y: Ranges of the pelvis in the image, in widths and heights.
         min_visible: Least share of a person's silhouette that others leave visible.
         tokenizer: Name or path of the pose tokenizer.
         token_probs: Pass predictions through the tokenizer, as TokenHMR does, and save the token
@@ -103,6 +108,7 @@ class SynthConfig:
 
     seed: int = 0
     images: int = 24
+    first: int = 0
     people_weights: tuple[float, ...] = (0.4, 0.3, 0.2, 0.1)
     pose_mix: tuple[float, float, float] = (0.4, 0.4, 0.2)
     width: int = 1280
@@ -113,6 +119,10 @@ class SynthConfig:
     roll_degrees: float = 2.0
     clothes_cm: tuple[float, float] = (0.0, 4.0)
     extra_shape: float = 1.0
+    demanding: bool = False
+    in_frame: tuple[float, float] = (0.9, 1.0)
+    place_x: tuple[float, float] = (0.15, 0.85)
+    place_y: tuple[float, float] = (0.3, 0.7)
     min_visible: float = 0.5
     tokenizer: str = "open"
     token_probs: bool = True
@@ -136,7 +146,11 @@ class SynthConfig:
             weights = getattr(self, name)
             if not weights or min(weights) < 0 or sum(weights) <= 0:
                 raise _wrong(name, weights, "give weights >= 0, at least one of them above zero")
-        for name, low, high in (("fov_degrees", 1, 170), ("distance_m", 0.3, 1000), ("clothes_cm", 0, 20)):
+        ranges = (
+            ("fov_degrees", 1, 170), ("distance_m", 0.3, 1000), ("clothes_cm", 0, 20), ("in_frame", 0, 1),
+            ("place_x", -1, 2), ("place_y", -1, 2),
+        )  # fmt: skip
+        for name, low, high in ranges:
             a, b = getattr(self, name)
             if not low <= a <= b <= high:
                 raise _wrong(name, (a, b), f"give a lower and an upper end between {low} and {high}")

@@ -17,6 +17,7 @@ from depthfit.body.model import Body
 from depthfit.joints import KEYPOINT_FORMATS, KEYPOINTS
 from depthfit.synth import noise as models
 from depthfit.synth.config import SynthConfig
+from depthfit.synth.demanding import draw_demanding
 from depthfit.synth.person import Person, Surface, pose_person, shape_person, surface, widen
 from depthfit.synth.poses import PoseSource
 from depthfit.synth.predict import PredictedPeople, predict
@@ -93,7 +94,7 @@ def sample(config: SynthConfig, studio: Studio | None = None) -> Iterator[Synthe
         studio: Of ``open_studio``, to share it between calls.
     """
     studio = studio or open_studio(config)
-    for index in range(config.images):
+    for index in range(config.first, config.first + config.images):
         yield make_image(config, studio, index)
 
 
@@ -127,7 +128,11 @@ def make_image(config: SynthConfig, studio: Studio, index: int) -> SyntheticImag
 
 
 def _draw_person(rng: Generator, config: SynthConfig, studio: Studio, T_camera_world: Tensor) -> Person:
-    pose, root, kind = studio.poses.draw(rng)
+    draw = studio.poses.draw
+    if config.demanding:
+        pose, root, kind = draw_demanding(rng, draw, studio.body, T_camera_world)
+    else:
+        pose, root, kind = draw(rng)
     thickness = rng.uniform(*config.clothes_cm) / 100
     shape = shape_person(rng, studio.wide, studio.parts, studio.body.num_betas, config.extra_shape, thickness)
     return pose_person(studio.wide, shape, T_camera_world @ root, pose, kind)

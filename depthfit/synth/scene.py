@@ -23,8 +23,6 @@ from depthfit.synth.config import SynthConfig
 from depthfit.synth.person import Person
 
 PLACE_TRIES, SCENE_TRIES = 60, 30
-IN_FRAME = 0.9
-"""Least share of a person's joints inside the image."""
 MIN_HEIGHT_SHARE = 0.2
 """A person's longer side is at least this share of the image's shorter one."""
 NEAREST = 0.3
@@ -140,7 +138,7 @@ def _try_world(
         for _ in range(PLACE_TRIES):
             placed, over_ground = _try_place(rng, config, camera, height, person)
             surface = placed.clothed[::SURFACE_STEP].numpy()
-            if _fits(placed, camera) and CAMERA_HEIGHT[0] <= over_ground <= CAMERA_HEIGHT[1]:
+            if _fits(placed, camera, config.in_frame) and CAMERA_HEIGHT[0] <= over_ground <= CAMERA_HEIGHT[1]:
                 tree = cKDTree(surface)
                 if all(not any(t.query_ball_tree(tree, GAP)) for t in trees):
                     break
@@ -162,7 +160,7 @@ def _try_place(
     """
     width, rows = camera.size
     z = np.exp(rng.uniform(*np.log(config.distance_m)))
-    u, v = rng.uniform(0.15, 0.85) * width, rng.uniform(0.3, 0.7) * rows
+    u, v = rng.uniform(*config.place_x) * width, rng.uniform(*config.place_y) * rows
     floats = person.kind != "everyday" and rng.random() < AIRBORNE_SHARE
     lift = rng.uniform(0, AIRBORNE_HEIGHT) if floats else 0.0
     lowest = float((person.clothed @ camera.up).min())
@@ -176,15 +174,16 @@ def _try_place(
     return Placed(person, transl), over_ground
 
 
-def _fits(placed: Placed, camera: Camera) -> bool:
-    """Whether the person is before the camera, large enough, and mostly in the frame."""
+def _fits(placed: Placed, camera: Camera, in_frame: tuple[float, float]) -> bool:
+    """Whether the person is before the camera, large enough, and as much in the frame as is asked for."""
     if float(placed.clothed[:, 2].min()) < NEAREST:
         return False
     points = pinhole.project(placed.joints, camera.K)
     size = torch.tensor(camera.size)
     inside = ((points >= 0) & (points <= size - 1)).all(-1)
     extent = float((points.amax(0) - points.amin(0)).max())
-    return float(inside.float().mean()) >= IN_FRAME and extent >= MIN_HEIGHT_SHARE * min(camera.size)
+    share = float(inside.float().mean())
+    return in_frame[0] <= share <= in_frame[1] and extent >= MIN_HEIGHT_SHARE * min(camera.size)
 
 
 def visible_shares(world: World, faces: Tensor) -> np.ndarray:
