@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,19 +11,16 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from baselines import InitContext, initialiser
 from depthfit.atomic import atomic_path
-from depthfit.bench.variants import ACCURACY, TOKENS, Variant
-from depthfit.body.load import load_body
+from depthfit.bench.fitting import Row, Workbench
+from depthfit.bench.variants import TABLES, Variant, variants
+from depthfit.errors import InputError
 from depthfit.evaluation.score import Scores, score
 from depthfit.evidence.scene import Scene, read_scene
-from depthfit.fit.adapter import image_input
 from depthfit.fit.config import FitConfig
-from depthfit.fit.fitter import Fitter
 from depthfit.run.device import choose_device
-from depthfit.run.output import person_row, write_rows
+from depthfit.run.output import write_rows
 from depthfit.synth import NoiseConfig, SynthConfig, make_scene
-from depthfit.tokens.load import load_tokenizer
 
 QUICK_IMAGES = 8
 HARD = ("hard", "random")
@@ -45,8 +41,9 @@ class AccuracyConfig:
         images: Number of images, one person each.
         seed: Of the scene; the figures of the README are of seed 1.
         quick: Make 8 images only.
-        table: ``fits`` (2D only, joint, with and without masks and depth) or ``tokens`` (token space
-            against pose space).
+        table: ``fits`` (2D only, joint, with and without masks and depth), ``tokens`` (token space
+            against pose space), ``rivals``, ``ablations``, ``priors`` (of the pose) or ``tals``.
+        fits: Names of fits in place of the table's.
         batch: People fitted together.
         device: ``auto``, ``cpu`` or ``cuda``.
         scene: Settings of the scene; images, seed and people are set from above.
@@ -58,6 +55,7 @@ class AccuracyConfig:
     seed: int = 1
     quick: bool = False
     table: str = "fits"
+    fits: list[str] = field(default_factory=list)
     batch: int = 16
     device: str = "cpu"
     scene: SynthConfig = field(default_factory=bench_scene)
@@ -65,7 +63,14 @@ class AccuracyConfig:
 
 
 def run_accuracy(config: AccuracyConfig) -> str:
-    """Make, fit, score; returns the Markdown table, also written to ``out``."""
+    """Make, fit, score; returns the Markdown table, also written to ``out``.
+
+    Raises:
+        InputError: A table or a fit is unknown.
+    """
+    if config.table not in TABLES:
+        raise InputError("command line", "table", config.table, f"Use one of: {', '.join(TABLES)}.")
+    chosen = variants(config.fits or TABLES[config.table])
     out = Path(config.out)
     config.scene.images = QUICK_IMAGES if config.quick else config.images
     config.scene.seed, config.scene.people_weights = config.seed, (1.0,)
@@ -73,15 +78,11 @@ def run_accuracy(config: AccuracyConfig) -> str:
     if not folder.is_dir():
         make_scene(config.scene, folder)
     scene = read_scene(folder, config.scene.keypoint_format)
-    variants = {"fits": ACCURACY, "tokens": TOKENS}[config.table]
     scores: dict[str, Scores] = {}
-    for variant in variants:
-        path = out / "fits" / f"{config.table}_{_slug(variant.name)}.npz"
-        seconds = fit_variant(scene, variant, config, path)
-        scores[variant.name] = score(path, folder / "ground_truth.npz")
-        scores[variant.name].summary["seconds_per_person"] = seconds
-    kinds = _kinds(folder / "ground_truth.npz")
-    table = accuracy_table(scores, kinds)
+    for key, seconds in _fit_all(scene, chosen, config).items():
+        scores[chosen[key].name] = score(_saved(config, key), folder / "ground_truth.npz")
+        scores[chosen[key].name].summary["seconds_per_person"] = seconds
+    table = accuracy_table(scores, _kinds(folder / "ground_truth.npz"))
     with atomic_path(out / f"{config.table}.md") as temporary:
         temporary.write_text(table + "\n")
     with atomic_path(out / f"{config.table}.json") as temporary:
@@ -89,33 +90,25 @@ def run_accuracy(config: AccuracyConfig) -> str:
     return table
 
 
-def fit_variant(scene: Scene, variant: Variant, config: AccuracyConfig, path: Path) -> float:
-    """Fit a scene in one way and save it; returns seconds a person, reading of files apart."""
-    settings = variant.change(config.fit)
-    body, tokenizer = load_body(), load_tokenizer()
-    device = choose_device(config.device)
-    fitter = Fitter(body, tokenizer, settings, device)
-    context = InitContext(body, tokenizer, settings, device, config.seed)
-    with np.load(scene.root / "ground_truth.npz") as data:
-        focals = {Path(n).stem: float(f) for n, f in zip(data["imgname"], data["focal"], strict=True)}
-    start = initialiser("predictions")
-    rows, seconds, names = [], 0.0, list(scene.names)
-    for first in track(range(0, len(names), config.batch), description=variant.name):
-        chosen = names[first : first + config.batch]
-        evidence = [variant.evidence(scene.read(n), focals[n]) for n in chosen]
-        people = [[p for p in start(e, context) if p.detection is not None] for e in evidence]
-        live = [(e, p) for e, p in zip(evidence, people, strict=True) if p]
-        inputs = [image_input(e, p, settings) for e, p in live]
-        began = time.perf_counter()
-        fits = fitter.fit(inputs)
-        seconds += time.perf_counter() - began
-        for (e, predictions), result in zip(live, fits, strict=True):
-            rows += [person_row(e.path.name, p, f) for p, f in zip(predictions, result, strict=True)]
-            for row, f in zip(rows[-len(result) :], result, strict=True):
-                row["vertices"] = fitter.vertices(f.refined)
-                row["initial_vertices"] = fitter.vertices(f.initial)
-    write_rows(path, rows, {})
-    return seconds / max(len(rows), 1)
+def _saved(config: AccuracyConfig, key: str) -> Path:
+    return Path(config.out) / "fits" / f"{key}.npz"
+
+
+def _fit_all(scene: Scene, chosen: dict[str, Variant], config: AccuracyConfig) -> dict[str, float]:
+    """Fit a scene in all ways and save each; returns seconds a person, reading of files apart."""
+    bench = Workbench(config.fit, choose_device(config.device), config.seed)
+    rows: dict[str, list[Row]] = {key: [] for key in chosen}
+    seconds = dict.fromkeys(chosen, 0.0)
+    names = list(scene.names)
+    for first in track(range(0, len(names), config.batch), description="Fitting"):
+        images = bench.read(scene, names[first : first + config.batch])
+        for key, variant in chosen.items():
+            found, took = bench.fit(variant, images, vertices=True)
+            rows[key] += found
+            seconds[key] += took
+    for key, found in rows.items():
+        write_rows(_saved(config, key), found, {})
+    return {key: seconds[key] / max(len(rows[key]), 1) for key in chosen}
 
 
 def accuracy_table(scores: dict[str, Scores], kinds: dict[tuple[str, int], str]) -> str:
@@ -166,7 +159,3 @@ def _kinds(truth: Path) -> dict[tuple[str, int], str]:
     with np.load(truth) as data:
         triples = zip(data["imgname"], data["person"], data["pose_kind"], strict=True)
         return {(Path(str(n)).stem, int(p)): str(k) for n, p, k in triples}
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name)

@@ -1,4 +1,4 @@
-"""Fits to compare: the same engine under the settings of a file of ``configs/``, the ones that users run too."""
+"""Fits to compare: the same engine under files of ``configs/``, the ones that users run too."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ FITS: dict[str, Variant] = {
     "smplify_tals": Variant("SMPLify, TALS (paper)", ("smplify", "tals")),
     "smplify_tals_code": Variant("SMPLify, TALS (code)", ("smplify", "tals_code")),
     "default_focal": Variant("2D only, default focal", ("keypoints_default_focal",)),
-    "default_focal_tals": Variant("2D only, default focal, TALS (paper)", ("keypoints_default_focal", "tals")),
+    "default_focal_tals": Variant("2D, default focal, TALS (paper)", ("keypoints_default_focal", "tals")),
     "default_focal_tals_code": Variant(
-        "2D only, default focal, TALS (code)", ("keypoints_default_focal", "tals_code")
+        "2D, default focal, TALS (code)", ("keypoints_default_focal", "tals_code")
     ),
     "camsmplify": Variant("CamSMPLify-style, predicted focal", ("camsmplify",)),
     "free_focal": Variant("2D only, free focal", ("keypoints_free_focal",)),
@@ -100,8 +100,8 @@ TABLES: dict[str, tuple[str, ...]] = {
         "no_masks", "joint",
     ),
     "ablations": (
-        "joint", "tokens", "own_cameras", "no_depth_scale", "focal_frozen", "no_masks", "depth_edges", "no_depth",
-        "independent_pixels", "no_hypotheses", "no_verdict", "joint_true_focal",
+        "joint", "tokens", "own_cameras", "no_depth_scale", "focal_frozen", "no_masks", "depth_edges",
+        "no_depth", "independent_pixels", "no_hypotheses", "no_verdict", "joint_true_focal",
     ),
     "priors": ("joint", "tokens", "prior_mixture", "prior_gaussian", "prior_limits"),
     "tals": (

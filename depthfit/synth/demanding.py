@@ -45,7 +45,7 @@ def draw_demanding(
 
 
 def demands(body: Body, root: Tensor, pose: Tensor, up: Tensor) -> set[str]:
-    """Which of ``DEMANDS`` a pose (23, 3, 3) with ``root`` (3, 3) in the camera's frame meets; ``up`` (3,)."""
+    """Which of ``DEMANDS`` pose (23, 3, 3) and root (3, 3) meet, with ``up`` (3,), in the camera's frame."""
     skeleton = body.skeleton(root, pose, torch.zeros(body.num_betas).to(root))
     rotation, position = skeleton.rotation, skeleton.position
 

@@ -1,0 +1,112 @@
+"""Saved fits of many parts, put together and scored by split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from depthfit.bench.floor import MEDIAN_OF_NORMAL, distance_floor, height_error
+from depthfit.bench.pool import Job
+from depthfit.bench.splits import Part
+from depthfit.body.model import Body
+from depthfit.evaluation.errors import Scoring
+from depthfit.evaluation.matching import match_by_number
+from depthfit.evaluation.score import FIT_FIELDS, NOT_BY_PERSON, TRUTH_FIELDS, load_table, score_tables, take
+
+Table = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Some people under one fit; errors in mm or shares.
+
+    Attributes:
+        people: Their number; missing: Those of the truth without a fit.
+        prediction, mpjpe, pa: Mean MPJPE of the prediction and of the fit, and the fit's PA-MPJPE.
+        low, high: 95 % interval of ``mpjpe``, over images.
+        focal, distance: Median errors, as shares; ``distance_deviation`` is the mean square one's root.
+        worse: Share with a larger MPJPE than predicted.
+        accepted: Share.
+        coverage: Of focal, distance and joints: shares inside the 68 % and the 95 % intervals.
+        reprojection: Median, in shares of the person's size.
+    """
+
+    people: int
+    missing: int
+    prediction: float
+    mpjpe: float
+    low: float
+    high: float
+    pa: float
+    focal: float
+    distance: float
+    worse: float
+    accepted: float
+    coverage: dict[str, dict[str, float]]
+    reprojection: float
+
+    @property
+    def gain(self) -> float:
+        """Share by which the MPJPE is under the prediction's."""
+        return 1 - self.mpjpe / self.prediction
+
+
+def tables(parts: Sequence[Part], key: str, job: Job) -> tuple[Table, Table]:
+    """Fits and truth of all people of ``parts``."""
+    fits = [load_table(job.fits(part, key), FIT_FIELDS) for part in parts]
+    truth = [load_table(job.scene(part) / "ground_truth.npz", TRUTH_FIELDS) for part in parts]
+    return _stack(fits), _stack(truth)
+
+
+def _stack(tables: Sequence[Table]) -> Table:
+    first = tables[0]
+    return {
+        name: first[name] if name in NOT_BY_PERSON else np.concatenate([table[name] for table in tables])
+        for name in first
+    }
+
+
+def figures(parts: Sequence[Part], key: str, job: Job) -> Figures:
+    """The figures of a fit over ``parts``, whose images have different names."""
+    fits, truth = tables(parts, key, job)
+    return figures_of(fits, truth, key)
+
+
+def figures_of(fits: Table, truth: Table, source: str) -> Figures:
+    """The figures of matched tables."""
+    summary = score_tables(fits, truth, Scoring(), source).summary
+
+    def value(name: str, kind: str) -> float:
+        return float(summary[name][kind])
+
+    return Figures(
+        people=int(summary["people"]),
+        missing=int(summary["missing"]),
+        prediction=value("initial_mpjpe_mm", "mean"),
+        mpjpe=value("mpjpe_mm", "mean"),
+        low=value("mpjpe_mm", "low"),
+        high=value("mpjpe_mm", "high"),
+        pa=value("pa_mpjpe_mm", "mean"),
+        focal=value("focal_log", "median"),
+        distance=value("distance_log", "median"),
+        worse=float(summary["worse"]),
+        accepted=float(summary["accepted"]),
+        coverage=summary["coverage"],
+        reprojection=value("reprojection", "median"),
+    )
+
+
+def floor(parts: Sequence[Part], key: str, job: Job, body: Body) -> float:
+    """Median error of the log distance that heights and depth scales of ``parts`` leave; one noise level."""
+    fits, truth = tables(parts, key, job)
+    f, t = match_by_number(fits, truth)
+    height = height_error(body, take(fits, f), take(truth, t), job.fit.body.betas_sigma)
+    return MEDIAN_OF_NORMAL * distance_floor(height, parts[0].scene.noise.depth_log_scale)
+
+
+def plain(figures: Figures) -> dict[str, Any]:
+    """For a JSON file."""
+    return {**vars(figures), "gain": figures.gain}
