@@ -51,6 +51,13 @@ class KeypointPerson:
         """(K,) bool, which points the detector gave."""
         return self.confidence > 0
 
+    def trusted(self, least: float) -> KeypointPerson:
+        """The person without points below confidence ``least``; with all of them where none reaches it."""
+        kept = self.confidence >= least
+        if not kept.any():
+            return self
+        return KeypointPerson(self.xy * kept[:, None], self.confidence * kept)
+
     def box(self) -> np.ndarray:
         """(4,) px, x0, y0, x1, y1 of the found points."""
         points = self.xy[self.found]

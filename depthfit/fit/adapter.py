@@ -98,8 +98,8 @@ def _camera(evidence: ImageEvidence, config: FitConfig) -> CameraPrior:
 def _person(
     prediction: Prediction, labels: np.ndarray | None, depth: DepthMap | None, config: FitConfig
 ) -> PersonInput:
-    detection = prediction.detection
-    assert detection is not None
+    assert prediction.detection is not None
+    detection = prediction.detection.trusted(config.keypoints.min_confidence)
     box, area, label = detection.box(), None, None
     if labels is not None and person_area(labels, prediction.person) > 0:
         label = prediction.person

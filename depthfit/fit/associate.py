@@ -241,6 +241,8 @@ def _rim(
     uncovered = torch.where(batch.outline.closed[:, None], behind.isinf(), behind > z + 0.03)
     # A person's own mask ends where another's begins, which says nothing of the body.
     hidden = batch.window.other.flatten(1).gather(1, flat)
+    # Beyond the image there is no outline to be found.
+    inside = inside & batch.window.inside.flatten(1).gather(1, flat)
     seen = (flag > 0) & inside & uncovered & ~hidden
     key = torch.where(seen, topology.order, torch.full_like(flag, -1))
     best, rim = key.topk(min(RIM_BUDGET, key.shape[1]), dim=1)

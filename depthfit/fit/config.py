@@ -44,6 +44,8 @@ class KeypointConfig:
     Attributes:
         use: Take them as evidence.
         format: Point format of OpenPose-layout files: ``coco17``, ``body25`` or ``body25b``.
+        min_confidence: Points below it are taken as missing: for points beyond the image a detector answers
+            with a place in it.
         noise_factor: Detector error in units of the OKS sigma times the square root of the person's area.
         model_cm: Error of the body's own keypoints (where a detector sees an elbow), on the body.
         robust_sigmas: Geman-McClure scale.
@@ -53,6 +55,7 @@ class KeypointConfig:
 
     use: bool = True
     format: str = "coco17"
+    min_confidence: float = 0.1
     noise_factor: float = 0.35
     model_cm: float = 1.0
     robust_sigmas: float = 6.0

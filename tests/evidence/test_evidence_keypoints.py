@@ -238,3 +238,13 @@ def test_sigma_without_area_follows_the_box_and_never_collapses():
     assert nose_sigma(200, 400) == pytest.approx(2 * wide)
     assert nose_sigma(0, 200) == pytest.approx(OKS_SIGMA["nose"] * 80)  # seen exactly from the side
     assert nose_sigma(0, 0) > 0
+
+
+def test_points_without_confidence_are_missing_unless_none_has_any(tmp_path):
+    points = flat_points("coco17")
+    points[2::3] = [0.05] * 10 + [0.6] * 7
+    (person,) = kp.read_openpose(openpose(tmp_path / "a.json", points), "coco17")
+    trusted = person.trusted(0.1)
+    assert trusted.found.sum() == 7
+    assert (trusted.xy[~trusted.found] == 0).all()
+    assert person.trusted(0.9).found.sum() == 17
