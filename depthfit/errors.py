@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -22,3 +23,13 @@ class InputError(DepthfitError):
     def __init__(self, source: str | Path, field: str, found: str, fix: str) -> None:
         self.source, self.field, self.found, self.fix = str(source), field, found, fix
         super().__init__(f"{source}: {field}: {found}. {fix}")
+
+
+def check_choice(source: str | Path, field: str, value: str, known: Collection[str]) -> None:
+    """Refuse a setting that is none of those known.
+
+    Raises:
+        InputError: Names them.
+    """
+    if value not in known:
+        raise InputError(source, field, repr(value), f"Use one of: {', '.join(known)}.")

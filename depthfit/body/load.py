@@ -22,7 +22,7 @@ from torch import Tensor
 from depthfit.body.asset import GENDERS, read_asset
 from depthfit.body.model import Body
 from depthfit.body.unpickle import as_array, safe_load
-from depthfit.errors import InputError
+from depthfit.errors import InputError, check_choice
 from depthfit.joints import COCO17, JOINT_INDEX, KEYPOINTS, NUM_JOINTS, SMPL_PARENTS
 
 OPEN = "open"
@@ -52,8 +52,7 @@ def load_body(name_or_path: str | Path = OPEN, gender: str = "neutral") -> Body:
         InputError: No such body or file, a pickle with anything but data, a missing key, a wrong shape, a
             skeleton that is not SMPL's 24 joints, or a mesh whose keypoints are not known.
     """
-    if gender not in GENDERS:
-        raise InputError("models.gender", "gender", repr(gender), f"Use one of: {', '.join(GENDERS)}.")
+    check_choice("models.gender", "gender", gender, GENDERS)
     if str(name_or_path) == OPEN:
         return _open_body(gender)
     path = _find_file(Path(name_or_path), gender)

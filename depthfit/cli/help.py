@@ -5,12 +5,29 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import sys
 from collections.abc import Iterator, Sequence
 
 
 def wants_help(arguments: Sequence[str]) -> bool:
     """Whether the user asked for help."""
     return any(a in ("-h", "--help") for a in arguments)
+
+
+def lacks_names(arguments: Sequence[str], command: str, names: Sequence[str]) -> bool:
+    """Whether the files or folders are missing that a command begins with; if so, says which it wants.
+
+    Args:
+        arguments: Of the command.
+        command: As it is called, behind ``depthfit``.
+        names: What they are called in its usage line.
+    """
+    given = arguments[: len(names)]
+    if len(given) == len(names) and not any("=" in argument for argument in given):
+        return False
+    wanted = " ".join(names)
+    print(f"depthfit {command}: name {' and '.join(names)}: depthfit {command} {wanted}", file=sys.stderr)
+    return True
 
 
 def settings(schema: type) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from depthfit.cli.fit import report
-from depthfit.cli.help import settings, wants_help
+from depthfit.cli.help import lacks_names, settings, wants_help
 from depthfit.cli.prepare import print_summary, stage_line
 from depthfit.errors import InputError
 from depthfit.run import RunConfig, fit_scene, load_config
@@ -58,8 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     if wants_help(arguments) or not arguments:
         print(USAGE + settings(PhotosConfig))
         return 0
-    if len(arguments) < 2 or any("=" in argument for argument in arguments[:2]):
-        print("depthfit run: name two folders: depthfit run IMAGES OUT", file=sys.stderr)
+    if lacks_names(arguments, "run", ("IMAGES", "OUT")):
         return 2
     config = _halves(load_config(arguments[2:], PhotosConfig), Path(arguments[1]))
     prepared = prepare_scene(arguments[0], str(config.fit.scene), config.prepare)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from depthfit.cli.help import settings, wants_help
+from depthfit.cli.help import lacks_names, settings, wants_help
 from depthfit.run import load_config
 from depthfit.run.prepare import PrepareConfig, PrepareSummary, prepare_scene
 from depthfit.run.prepare.state import StageReport
@@ -28,8 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     if wants_help(arguments) or not arguments:
         print(USAGE + settings(PrepareConfig))
         return 0
-    if len(arguments) < 2 or any("=" in argument for argument in arguments[:2]):
-        print("depthfit prepare: name two folders: depthfit prepare IMAGES SCENE", file=sys.stderr)
+    if lacks_names(arguments, "prepare", ("IMAGES", "SCENE")):
         return 2
     config: PrepareConfig = load_config(arguments[2:], PrepareConfig)
     summary = prepare_scene(arguments[0], arguments[1], config)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from depthfit.cli.help import settings, wants_help
+from depthfit.cli.help import lacks_names, settings, wants_help
 from depthfit.pseudo import PseudoConfig, run_pseudo_gt
 from depthfit.pseudo.check import check
 from depthfit.pseudo.cost import ModelConfig, model_table
@@ -38,8 +38,7 @@ def run(arguments: Sequence[str]) -> int:
             print(USAGE, file=sys.stderr)
             return 2
         return _check(*plain[1:])
-    if len(arguments) < 2 or "=" in arguments[0] or "=" in arguments[1]:
-        print(f"depthfit pseudo-gt: name SOURCE and OUT.\n{USAGE}", file=sys.stderr)
+    if lacks_names(arguments, "pseudo-gt", ("SOURCE", "OUT")):
         return 2
     config: PseudoConfig = load_config(arguments[2:], PseudoConfig)
     summary = run_pseudo_gt(arguments[0], arguments[1], config, Console(stderr=True))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
-from depthfit.cli.help import settings, wants_help
+from depthfit.cli.help import lacks_names, settings, wants_help
 from depthfit.run import load_config
 from depthfit.synth import SynthConfig, make_scene
 
@@ -22,8 +21,7 @@ def run(arguments: Sequence[str]) -> int:
     if wants_help(arguments):
         print(USAGE + settings(SynthConfig))
         return 0
-    if not arguments or "=" in arguments[0]:
-        print("depthfit synth: name the folder to make: depthfit synth OUT [key=value ...]", file=sys.stderr)
+    if lacks_names(arguments, "synth", ("OUT",)):
         return 2
     config: SynthConfig = load_config(arguments[1:], SynthConfig)
     print(make_scene(config, arguments[0]))

@@ -11,7 +11,7 @@ from depthfit.datasets.emdb import EMDB
 from depthfit.datasets.label_files import Bedlam, HumanData, TokenHMR3DPW
 from depthfit.datasets.labels import Bodies, Reader
 from depthfit.datasets.threedpw import ThreeDPW
-from depthfit.errors import InputError
+from depthfit.errors import InputError, check_choice
 
 WITH_LABEL_FILE: dict[str, Callable[[Path, Path, Bodies, int], Reader]] = {
     "3dpw-tokenhmr": TokenHMR3DPW,
@@ -55,8 +55,7 @@ def open_dataset(source: DatasetSource, bodies: Bodies) -> Reader:
         InputError: There is no such data set, or its labels are not named.
     """
     name, root, every = source.name, source.root, source.every
-    if name not in PROTOCOLS:
-        raise InputError("command line", "data set", repr(name), f"Use one of: {', '.join(PROTOCOLS)}.")
+    check_choice("command line", "data set", name, PROTOCOLS)
     if name == "3dpw":
         return ThreeDPW(root, bodies, source.split or "test", every)
     if name == "emdb":

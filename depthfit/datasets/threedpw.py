@@ -32,7 +32,7 @@ from depthfit.datasets.labels import (
     to_camera,
 )
 from depthfit.datasets.npz import as_numbers
-from depthfit.errors import InputError
+from depthfit.errors import InputError, check_choice
 
 _log = logging.getLogger(__name__)
 COCO18 = (
@@ -68,8 +68,7 @@ class ThreeDPW:
         Raises:
             InputError: There is no such split, or it is empty.
         """
-        if self.split not in SPLITS:
-            raise InputError("command line", "split", repr(self.split), f"Use one of: {', '.join(SPLITS)}.")
+        check_choice("command line", "split", self.split, SPLITS)
         folder = self.root / "sequenceFiles" / self.split
         found = sorted(path.stem for path in folder.glob("*.pkl"))
         if not found:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from depthfit.body.model import Body
 from depthfit.body.unpickle import as_array, safe_load
-from depthfit.errors import InputError
+from depthfit.errors import InputError, check_choice
 from depthfit.evaluation.people import PosedPeople
 from depthfit.joints import NUM_JOINTS
 
@@ -107,8 +107,7 @@ def protocol(name: str) -> Protocol:
     Raises:
         InputError: There is none.
     """
-    if name not in PROTOCOLS:
-        raise InputError("command line", "protocol", repr(name), f"Use one of: {', '.join(PROTOCOLS)}.")
+    check_choice("command line", "protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
 
 

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from depthfit.errors import InputError
+from depthfit.errors import InputError, check_choice
 from depthfit.fit.config import FitConfig
 from depthfit.perception.depth_pro import REPO
 from depthfit.run.config import ModelConfig
@@ -152,8 +152,7 @@ class PseudoConfig:
             *((f"policy.{k}", v, POLICIES) for k, v in dataclasses.asdict(self.policy).items()),
         ]
         for name, value, known in words:
-            if value not in known:
-                raise InputError("command line", name, repr(value), f"Use one of: {', '.join(known)}.")
+            check_choice("command line", name, value, known)
         for name in ("workers", "chunk", "shard_images"):
             if getattr(self, name) < 1:
                 raise InputError("command line", name, str(getattr(self, name)), "Use at least 1.")

@@ -174,6 +174,14 @@ class Chunk:
         )
 
 
+def cut_units(path: str, images: int, size: int) -> list[Unit]:
+    """Units of ``size`` images each of a file that holds ``images``."""
+    return [
+        Unit(f"{k:06d}", path, first, min(first + size, images))
+        for k, first in enumerate(range(0, images, size))
+    ]
+
+
 def cut_chunks(items: list[ItemRef], size: int) -> tuple[tuple[int, int], ...]:
     """Ranges of items with about ``size`` people each; an image is never cut."""
     ranges, first, people = [], 0, 0

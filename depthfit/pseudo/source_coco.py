@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 
 from depthfit.errors import InputError
-from depthfit.evidence.files import read_bytes, read_json
+from depthfit.evidence.cameras import CameraPrior
+from depthfit.evidence.files import read_json
 from depthfit.evidence.keypoints import OCCLUDED_CONFIDENCE, KeypointPerson
 from depthfit.joints import COCO17, FEET, KEYPOINTS
 from depthfit.pseudo.labels import NUM_BETAS, NUM_POSE
-from depthfit.pseudo.records import Item, ItemRef, Label, Subject, Unit, UnitPlan, cut_chunks
-from depthfit.pseudo.source import check_folder, decode, depth_file, failed_item, image_evidence, reason, rgb
+from depthfit.pseudo.records import ItemRef, Label, Subject
+from depthfit.pseudo.source_folder import FolderSource
 
 MAX_PEOPLE = 255
 PERSON_CATEGORY = 1
@@ -26,70 +27,31 @@ EXTENSION = "smpl"
 
 
 @dataclass(frozen=True)
-class CocoSource:
-    """Images with their annotated people; crowds and other categories are nobody.
+class CocoSource(FolderSource):
+    """Images with their annotated people; crowds and other categories are nobody."""
 
-    Attributes:
-        path: The annotation file.
-        images: Folder of its images.
-        depth: Folder with NAME.npz, or ``None``.
-        chunk, shard_images: People in a chunk and images in a unit.
-    """
-
-    path: str
-    images: str
-    depth: str | None
-    chunk: int
-    shard_images: int
     kind: str = "coco"
 
-    def units(self) -> list[Unit]:
-        check_folder("images", self.images)
-        check_folder("depth", self.depth)
-        count = len(people_by_image(self.path)[0])
-        starts = range(0, count, self.shard_images)
-        return [
-            Unit(f"{k:06d}", self.path, first, min(first + self.shard_images, count))
-            for k, first in enumerate(starts)
-        ]
+    def count(self) -> int:
+        return len(people_by_image(self.path)[0])
 
-    def plan(self, unit: Unit) -> UnitPlan:
+    def listed(self, first: int, last: int) -> list[ItemRef]:
         names, people = people_by_image(self.path)
         items = []
-        for number, name in list(names.items())[unit.first : unit.last]:
+        for number, name in list(names.items())[first:last]:
             # The annotations travel with the plan, so that workers need not read the whole file.
             where = [{k: a.get(k) for k in _NEEDED} for a in people[number]]
             items.append(ItemRef(name, len(where), where))
-        return UnitPlan(unit, tuple(items), cut_chunks(items, self.chunk))
+        return items
 
-    def read(self, plan: UnitPlan, chunk: int) -> tuple[list[Item], int]:
-        first, last = plan.chunks[chunk]
-        items, size = [], 0
-        for ref in plan.items[first:last]:
-            item, read = self._read(ref)
-            items.append(item)
-            size += read
-        return items, size
+    def subjects(self, ref: ItemRef) -> list[Subject]:
+        return [_subject(k + 1, a) for k, a in enumerate(ref.where)]
 
-    def pixels(self, plan: UnitPlan, key: str) -> np.ndarray:
-        path = Path(self.images) / key
-        return rgb(path, read_bytes(path))
+    def masks(self, ref: ItemRef, shape: tuple[int, int]) -> np.ndarray | None:
+        return _polygons([a.get("segmentation") for a in ref.where], shape)
 
-    def _read(self, ref: ItemRef) -> tuple[Item, int]:
-        path = Path(self.images) / ref.key
-        try:
-            data = read_bytes(path)
-            height, width = decode(path, data).shape[:2]
-        except InputError as error:
-            return failed_item(ref.key, ref.people, reason("image_unreadable", error)), 0
-        subjects = [_subject(k + 1, a) for k, a in enumerate(ref.where)]
-        try:
-            depth = depth_file(self.depth, path.stem, (width, height))
-        except InputError as error:
-            return Item(ref.key, subjects, None, reason("evidence_unusable", error)), len(data)
-        labels = _polygons([a.get("segmentation") for a in ref.where], (height, width))
-        evidence = image_evidence(path, data, (width, height), subjects, labels, depth)
-        return Item(ref.key, subjects, evidence), len(data)
+    def camera(self, ref: ItemRef) -> CameraPrior | None:
+        return None
 
 
 _NEEDED = ("id", "keypoints", "foot_kpts", "foot_valid", "segmentation", EXTENSION)

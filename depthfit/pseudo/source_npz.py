@@ -10,11 +10,10 @@ import numpy as np
 
 from depthfit.errors import InputError
 from depthfit.evidence.cameras import SIGMA_DEPTH, CameraPrior
-from depthfit.evidence.files import read_bytes
 from depthfit.pseudo.labels import NUM_BETAS, NUM_POINTS, NUM_POSE, keypoints_44
 from depthfit.pseudo.npz_columns import column_names, read_column
-from depthfit.pseudo.records import Item, ItemRef, Label, Subject, Unit, UnitPlan, cut_chunks
-from depthfit.pseudo.source import check_folder, decode, depth_file, failed_item, image_evidence, reason, rgb
+from depthfit.pseudo.records import ItemRef, Label, Subject
+from depthfit.pseudo.source_folder import FolderSource
 
 
 @dataclass(frozen=True)
@@ -37,65 +36,30 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class NpzSource:
-    """One label file.
+class NpzSource(FolderSource):
+    """One npz, whose ``imgname`` is relative to the folder of images."""
 
-    Attributes:
-        path: The npz.
-        images: Folder that ``imgname`` is relative to.
-        depth: Folder with STEM.npz, or ``None``.
-        chunk, shard_images: People in a chunk and images in a unit.
-    """
-
-    path: str
-    images: str
-    depth: str | None
-    chunk: int
-    shard_images: int
     kind: str = "npz"
 
-    def units(self) -> list[Unit]:
-        check_folder("images", self.images)
-        check_folder("depth", self.depth)
-        count = len(read_columns(self.path).order)
-        return [
-            Unit(f"{k:06d}", self.path, first, min(first + self.shard_images, count))
-            for k, first in enumerate(range(0, count, self.shard_images))
-        ]
+    def count(self) -> int:
+        return len(read_columns(self.path).order)
 
-    def plan(self, unit: Unit) -> UnitPlan:
-        images = list(read_columns(self.path).order.items())[unit.first : unit.last]
-        items = [ItemRef(name, len(rows), rows) for name, rows in images]
-        return UnitPlan(unit, tuple(items), cut_chunks(items, self.chunk))
+    def listed(self, first: int, last: int) -> list[ItemRef]:
+        images = list(read_columns(self.path).order.items())[first:last]
+        return [ItemRef(name, len(rows), rows) for name, rows in images]
 
-    def read(self, plan: UnitPlan, chunk: int) -> tuple[list[Item], int]:
-        first, last = plan.chunks[chunk]
-        read = [self._read(ref) for ref in plan.items[first:last]]
-        return [item for item, _ in read], sum(size for _, size in read)
+    def subjects(self, ref: ItemRef) -> list[Subject]:
+        columns = read_columns(self.path)
+        return [_subject(k + 1, columns, row) for k, row in enumerate(ref.where)]
 
-    def pixels(self, plan: UnitPlan, key: str) -> np.ndarray:
-        path = Path(self.images) / key
-        return rgb(path, read_bytes(path))
+    def masks(self, ref: ItemRef, shape: tuple[int, int]) -> np.ndarray | None:
+        return None
 
-    def _read(self, ref: ItemRef) -> tuple[Item, int]:
-        path, columns = Path(self.images) / ref.key, read_columns(self.path)
-        try:
-            data = read_bytes(path)
-            height, width = decode(path, data).shape[:2]
-        except InputError as error:
-            return failed_item(ref.key, ref.people, reason("image_unreadable", error)), 0
-        subjects = [_subject(k + 1, columns, row) for k, row in enumerate(ref.where)]
-        try:
-            depth = depth_file(self.depth, path.stem, (width, height))
-        except InputError as error:
-            return Item(ref.key, subjects, None, reason("evidence_unusable", error)), len(data)
-        K = columns.cam_int[ref.where[0]]
-        known = np.isfinite(K).all() and K[0, 0] > 0
-        camera = CameraPrior(float(K[0, 0]), SIGMA_DEPTH, (float(K[0, 2]), float(K[1, 2])), "cam_int")
-        evidence = image_evidence(
-            path, data, (width, height), subjects, None, depth, camera if known else None
-        )
-        return Item(ref.key, subjects, evidence), len(data)
+    def camera(self, ref: ItemRef) -> CameraPrior | None:
+        K = read_columns(self.path).cam_int[ref.where[0]]
+        if not np.isfinite(K).all() or K[0, 0] <= 0:
+            return None
+        return CameraPrior(float(K[0, 0]), SIGMA_DEPTH, (float(K[0, 2]), float(K[1, 2])), "cam_int")
 
 
 @lru_cache(maxsize=2)

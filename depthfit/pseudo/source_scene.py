@@ -11,7 +11,7 @@ import numpy as np
 from depthfit.errors import InputError
 from depthfit.evidence.files import read_rgb
 from depthfit.evidence.scene import Scene, read_scene
-from depthfit.pseudo.records import Item, ItemRef, Subject, Unit, UnitPlan, cut_chunks
+from depthfit.pseudo.records import Item, ItemRef, Subject, Unit, UnitPlan, cut_chunks, cut_units
 from depthfit.pseudo.source import failed_item, reason
 
 
@@ -33,10 +33,7 @@ class SceneSource:
 
     def units(self) -> list[Unit]:
         count = len(_scene(self.path, self.keypoint_format).names)
-        return [
-            Unit(f"{k:06d}", self.path, first, min(first + self.shard_images, count))
-            for k, first in enumerate(range(0, count, self.shard_images))
-        ]
+        return cut_units(self.path, count, self.shard_images)
 
     def plan(self, unit: Unit) -> UnitPlan:
         scene = _scene(self.path, self.keypoint_format)

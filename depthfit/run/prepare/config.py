@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from baselines import REGRESSORS
-from depthfit.errors import InputError
+from depthfit.errors import InputError, check_choice
 from depthfit.perception import depth_pro, detector, sam, vitpose
 from depthfit.run.config import RegressorConfig
 
@@ -113,7 +113,6 @@ class PrepareConfig:
             "masks.source": (self.masks.source, ("auto", "sam", "depth", "none")),
         }
         for name, (value, known) in choices.items():
-            if value not in known:
-                raise InputError("prepare", name, repr(value), f"Use one of: {', '.join(known)}.")
+            check_choice("prepare", name, value, known)
         if self.batch is not None and self.batch < 1:
             raise InputError("prepare", "batch", str(self.batch), "Use a whole number above zero, or null.")
