@@ -22,7 +22,7 @@ from typing import Any
 from depthfit.errors import DepthfitError, InputError
 from depthfit.pseudo.config import PseudoConfig
 from depthfit.pseudo.perceive import PerceiveStage
-from depthfit.pseudo.ray_pools import Actors, Pool, Tasks, finish_chunk, read_chunk
+from depthfit.pseudo.ray_pools import Actors, Pool, Tasks, cores, finish_chunk, read_chunk
 from depthfit.pseudo.records import Chunk, ChunkRef
 from depthfit.pseudo.stages import FitStage, Job
 
@@ -48,13 +48,13 @@ class RayEngine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self.ray = _module()
         own = config.address is None
-        cores = config.workers * config.cpus_per_worker
+        wanted = config.workers * config.cpus_per_worker
         if config.perceive.depth != "none":
-            cores += config.perceive.workers * config.perceive.cpus_per_worker
+            wanted += config.perceive.workers * config.perceive.cpus_per_worker
         try:
             self.ray.init(
                 address="local" if own else config.address,
-                num_cpus=math.ceil(cores) if own else None,
+                num_cpus=max(math.ceil(wanted), _cores_here()) if own else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 **({"include_dashboard": False} if own else {}),
@@ -67,11 +67,10 @@ class RayEngine:
 
     def each(self, function: Callable[[Job, Any], Any], job: Job, items: Iterable[Any]) -> Iterator[Any]:
         task = self.ray.remote(num_cpus=0, max_retries=-1)(function)
-        limit = max(2, int(self.ray.cluster_resources().get("CPU", 1)))
         waiting: list[Any] = []
         for item in items:
             waiting.append(task.remote(job, item))
-            if len(waiting) >= limit:
+            if len(waiting) >= cores(self.ray):
                 done, waiting = self.ray.wait(waiting)
                 yield from self._get(done)
         yield from self._get(waiting)
@@ -159,6 +158,13 @@ def cluster_error(error: Exception) -> DepthfitError:
     """What Ray says in a sentence."""
     last = str(error).strip().splitlines()[-1]
     return DepthfitError(f"ray: {last}. What is finished is kept: run the same command again.")
+
+
+def _cores_here() -> int:
+    """Cores that this process may use, where the system tells; else those of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _module() -> Any:

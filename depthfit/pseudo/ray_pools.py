@@ -17,7 +17,6 @@ _log = logging.getLogger(__name__)
 Stage = Callable[[Chunk], Chunk]
 IN_FLIGHT = 2
 """Chunks that an actor is given at a time: the second is fetched while it works on the first."""
-MOST_TASKS = 8
 MOST_STARTS_IN_VAIN = 3
 
 
@@ -48,7 +47,8 @@ class Pool(Protocol):
 
 class Tasks:
     """A stage without a state, in whatever worker is free. It asks for no cores: it has to run also where
-    the actors have them all.
+    the actors have them all. Never more are at work than the cluster has cores: Ray starts a process for
+    each, which takes seconds of a core.
 
     Args:
         ray: The module.
@@ -63,7 +63,7 @@ class Tasks:
         self.running: dict[Any, tuple[ChunkRef, Any, Any]] = {}
 
     def start(self) -> None:
-        while self.queue and len(self.running) < MOST_TASKS:
+        while self.queue and len(self.running) < cores(self.ray):
             chunk, contents = self.queue.popleft()
             mark, result = self._task.remote(self.job, contents)
             self.running[mark] = (chunk, result, None)
@@ -182,6 +182,11 @@ class StageActor:
     def run(self, data: bytes) -> tuple[bool, bytes]:
         """Put a pickled chunk through the stage."""
         return True, through(data, self.stage)
+
+
+def cores(ray: Any) -> int:
+    """Of the cluster as it is now."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def read_chunk(job: Job, data: bytes) -> tuple[bool, bytes]:
