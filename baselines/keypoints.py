@@ -99,7 +99,7 @@ def _best_start(evidence: ImageEvidence, person: KeypointPerson, number: int, fi
         row=-1,
         root=people.root[0].cpu(),
         pose=people.pose[0].cpu(),
-        betas=people.betas[0].cpu(),
+        betas=people.betas[0, : fitter.body.num_betas].cpu(),
         transl=people.transl[0].cpu(),
         focal=float(solved.state.images.log_focal[best].exp()),
         token_probabilities=None,

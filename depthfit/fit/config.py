@@ -82,7 +82,7 @@ class DepthConfig:
     use: bool = True
     samples: int = 500
     pixel_sigma: float = 0.015
-    surface_cm: float = 1.0
+    surface_cm: float = 0.7
     field_sigma: float = 0.015
     field_order: int = 5
     scale_sigma: float = 0.12
@@ -115,6 +115,8 @@ class BodyConfig:
 
     Attributes:
         betas_sigma: Spread of the predicted betas about the truth; the population's is one.
+        bone_sigma: Spread of a bone's length, as a share of it, beyond what the shape directions know. A
+            nuisance of the fit: what comes out is a body of the model.
         clothes_cm: Mean stand-off of clothes.
         clothes_sigma_cm: Its spread between people.
         garment_sigma_cm: Spread over the parts of one body: garments, hair, and what ten shapes do not know.
@@ -122,7 +124,8 @@ class BodyConfig:
         height_sigma_m: Its error.
     """
 
-    betas_sigma: float = 0.6
+    betas_sigma: float = 0.45
+    bone_sigma: float = 0.03
     clothes_cm: float = 1.5
     clothes_sigma_cm: float = 0.8
     garment_sigma_cm: float = 0.8

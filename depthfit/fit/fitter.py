@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from depthfit import so3
+from depthfit.body.bones import with_bones
 from depthfit.body.model import Body
 from depthfit.body.points import LandmarkTable, landmark_table
 from depthfit.camera import image_center, intrinsics, project
@@ -70,7 +71,9 @@ class Fitter:
         self.body: Body = body.to(self.device)
         self.tokenizer = None if tokenizer is None else tokenizer.to(self.device)
         self.config = config
-        self.table: LandmarkTable = landmark_table(self.body)
+        self.model = with_bones(self.body, config.body.bone_sigma)
+        """The body with the nuisance shapes of a fit; results are of ``body``."""
+        self.table: LandmarkTable = landmark_table(self.model)
         self.topology: MeshTopology = mesh_topology(self.body, config.solver.grid)
         self.pose_priors = pose_priors(config, self.body.v_template)
 
@@ -122,11 +125,11 @@ class Fitter:
         """The stages over a batch."""
         if not self.config.camera.shared:
             images = [replace(image, people=[person]) for image in images for person in image.people]
-        layout = step_layout(self.body, self.config)
-        batch = make_batch(images, self.body, self.config, layout, self.device)
+        layout = step_layout(self.model, self.config)
+        batch = make_batch(images, self.model, self.config, layout, self.device)
         space = pose_space(images, batch, self.tokenizer, self.config)
         return Scheduler(
-            self.body, self.table, self.topology, batch, space, self.pose_priors, layout, self.config
+            self.model, self.table, self.topology, batch, space, self.pose_priors, layout, self.config
         )
 
     def _put_back(self, scheduler: Scheduler, before: FitState, after: FitState, verdict: Tensor) -> FitState:
@@ -192,8 +195,10 @@ class Fitter:
     def _body_result(
         self, center: Tensor, focal: Tensor, transl: Tensor, root: Tensor, pose: Tensor, betas: Tensor
     ) -> BodyResult:
-        skeleton = self.body.skeleton(root[None], pose[None], betas[None])
-        points = self.table.positions(skeleton, pose[None], betas[None])[0] + transl
+        betas = betas[: self.body.num_betas]
+        shape = torch.nn.functional.pad(betas, (0, self.model.num_betas - len(betas)))
+        skeleton = self.model.skeleton(root[None], pose[None], shape[None])
+        points = self.table.positions(skeleton, pose[None], shape[None])[0] + transl
         pixels = project(points, intrinsics(focal, center))
         return BodyResult(
             focal=float(focal),

@@ -77,7 +77,7 @@ class Batch(TensorStruct):
     Attributes:
         group: (N,) image of each person; center: (N, 2) px; size: (N,) px, of the person in the image.
         focal_coupling: (N,) one where depth is canonical, zero where it is metric.
-        root, pose, betas: The prediction.
+        root, pose, betas: The prediction; its betas end in zeros for bones.
     """
 
     group: Tensor
@@ -144,7 +144,7 @@ def make_batch(
         focal_coupling=numbers([0.0 if m else 1.0 for m in metric]),
         root=stack([p.root for _, _, p in people]),
         pose=stack([p.pose for _, _, p in people]),
-        betas=stack([p.betas for _, _, p in people]),
+        betas=_predicted_betas([p for _, _, p in people], layout).to(device, body.v_template.dtype),
         targets=KeypointTargets(
             stack([p.keypoints.nan_to_num() for _, _, p in people]), stack(sigma), *thresholds
         ),
@@ -279,13 +279,19 @@ def _outlines(people: list[PersonInput], config: FitConfig) -> Outline:
     return Outline(xy, normal, valid, closed)
 
 
+def _predicted_betas(people: list[PersonInput], layout: StepLayout) -> Tensor:
+    betas = torch.stack([p.betas for p in people])
+    return torch.nn.functional.pad(betas, (0, layout.num_betas - betas.shape[1]))
+
+
 def _person_prior(
     people: list[PersonInput], body: Body, config: FitConfig, layout: StepLayout, device: torch.device
 ) -> PersonPrior:
     n, dtype = len(people), body.v_template.dtype
-    predicted = torch.stack([p.betas for p in people]).to(device=device, dtype=dtype)
-    own = 1 / config.body.betas_sigma**2
-    betas_sigma = predicted.new_full((n, layout.num_betas), (1 + own) ** -0.5)
+    predicted = _predicted_betas(people, layout).to(device, dtype)
+    # Nothing predicts the bones.
+    own = torch.zeros_like(predicted[0])
+    own[: len(people[0].betas)] = 1 / config.body.betas_sigma**2
     ones = predicted.new_ones(n)
     row, target = ones.new_zeros(n, layout.num_betas), ones.new_zeros(n)
     if config.body.height_m is not None:
@@ -299,7 +305,7 @@ def _person_prior(
         root=torch.stack([p.root for p in people]).to(device=device, dtype=dtype),
         root_sigma=torch.tensor([p.root_sigma or config.pose.root_sigma_rad for p in people]).to(ones),
         betas=predicted * own / (1 + own),
-        betas_sigma=betas_sigma,
+        betas_sigma=((1 + own) ** -0.5).expand(n, -1),
         clothes=clothes.expand(n, -1),
         clothes_sigma=clothes_sigma.expand(n, -1),
         field_sigma=field_spectrum(config).to(predicted).expand(n, -1),

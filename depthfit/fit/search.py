@@ -74,7 +74,8 @@ def _twins(scheduler: Scheduler, best: Solved) -> Solved:
         again = part.everything(begin, schedule)
         solved = again if solved is None else _adopt_all(solved, again)
     assert solved is not None
-    flips_made = scatter_sum(flipped[rows].to(kept.betas.dtype), batch.group, len(images))
+    limbs = flips.any(-1).sum(-1) * flipped
+    flips_made = scatter_sum(limbs[rows].to(kept.betas.dtype), batch.group, len(images))
     hidden = flipped[rows] & ~_limbs_seen(part, solved, flips[rows])
     handicap = hypotheses.FLIP_COST * flips_made
     handicap[batch.group[hidden]] = torch.inf
