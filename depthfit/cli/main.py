@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from depthfit import __version__
-from depthfit.cli import (
-    bench,
-    body,
-    check,
-    evaluate,
-    fit,
-    photos,
-    predictions,
-    prepare,
-    pseudo_gt,
-    synth,
-    tokenizer,
-)
 from depthfit.errors import DepthfitError
 
-Command = Callable[[Sequence[str]], int]
-COMMANDS: dict[str, tuple[Command, str]] = {
-    "fit": (fit.run, "refine the people of a scene folder; without arguments, the embedded demo"),
-    "check": (check.run, "say which models of others are here, what for, and where to get them"),
-    "prepare": (prepare.run, "make a scene folder from photographs: people, keypoints, depth, masks"),
-    "run": (photos.run, "prepare and fit in one: from photographs to fits"),
-    "predictions": (predictions.run, "have TokenHMR or HMR2.0 predict the people of a scene folder"),
-    "synth": (synth.run, "make a scene folder with ground truth and noisy evidence"),
-    "eval": (evaluate.run, "score saved fits, or fit and score a public data set"),
-    "bench": (bench.run, "the measurements of the README"),
-    "pseudo-gt": (pseudo_gt.run, "refine the labels of a whole dataset, on one machine or many"),
-    "tokenizer": (tokenizer.run, "train or evaluate a pose tokenizer"),
-    "body": (body.run, "export or rebuild the open body"),
+COMMANDS: dict[str, tuple[str, str]] = {
+    "fit": ("fit", "refine the people of a scene folder; without arguments, the embedded demo"),
+    "check": ("check", "say which models of others are here, what for, and where to get them"),
+    "prepare": ("prepare", "make a scene folder from photographs: people, keypoints, depth, masks"),
+    "run": ("photos", "prepare and fit in one: from photographs to fits"),
+    "predictions": ("predictions", "have TokenHMR or HMR2.0 predict the people of a scene folder"),
+    "synth": ("synth", "make a scene folder with ground truth and noisy evidence"),
+    "eval": ("evaluate", "score saved fits, or fit and score a public data set"),
+    "bench": ("bench", "the measurements of the README"),
+    "pseudo-gt": ("pseudo_gt", "refine the labels of a whole dataset, on one machine or many"),
+    "tokenizer": ("tokenizer", "train or evaluate a pose tokenizer"),
+    "body": ("body", "export or rebuild the open body"),
 }
+"""Module of each command, whose ``run`` takes the arguments, and what it does. Only the one that is asked for
+is loaded: together they take seconds."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"depthfit: no command {args[0]!r}. Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     try:
-        return COMMANDS[args[0]][0](args[1:])
+        status: int = importlib.import_module(f"depthfit.cli.{COMMANDS[args[0]][0]}").run(args[1:])
+        return status
     except DepthfitError as error:
         print(f"depthfit {args[0]}: {error}", file=sys.stderr)
         return 1

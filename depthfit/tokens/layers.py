@@ -36,10 +36,16 @@ def _cached_tables(length_in: int, length_out: int, device: torch.device) -> tup
         return torch.tensor(forward, device=device), torch.tensor(backward, device=device)
 
 
-@torch.compiler.assume_constant_result
 def _resize_tables(length_in: int, length_out: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The tables, also where a compiler traces: it would build them anew in every call."""
     return _cached_tables(length_in, length_out, device)
+
+
+def before_compiling() -> None:
+    """Tell the compiler that the resize tables are constants: it would build them anew in every call.
+
+    Not done on import, for it loads the compiler, which takes longer than the rest of depthfit.
+    """
+    torch.compiler.assume_constant_result(_resize_tables)
 
 
 def resize_transpose(gradient: Tensor, length_in: int, length_out: int) -> Tensor:

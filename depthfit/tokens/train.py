@@ -22,6 +22,7 @@ from depthfit.body.load import load_body
 from depthfit.errors import InputError
 from depthfit.tokens.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from depthfit.tokens.dataset import Mixture, PoseBatches, load_mocap
+from depthfit.tokens.layers import before_compiling
 from depthfit.tokens.losses import LossWeights, PoseLoss, sample_body
 from depthfit.tokens.quantizer import perplexity
 from depthfit.tokens.vqvae import NUM_CODES, Tokenizer
@@ -139,8 +140,10 @@ class Trainer:
         self.loss = PoseLoss(body, config.loss)
         self.generator = torch.Generator(device=device)
         self.step = 0
-        forward = self._forward
-        self._compiled: Callable[..., Any] = torch.compile(forward) if config.compile else forward
+        self._compiled: Callable[..., Any] = self._forward
+        if config.compile:
+            before_compiling()
+            self._compiled = torch.compile(self._forward)
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine down to zero at the last step."""

@@ -33,7 +33,8 @@ class Command:
     def __init__(self, source: Path, out: Path, *more: str) -> None:
         self.out = out
         arguments = ["pseudo-gt", str(source), str(out), *FAST, "chunk=1", *more]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "depthfit.cli.main", *arguments],
             env=environment,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ pytestmark = [
 ]
 
 
-COPIES, SOME = 12, 6
+COPIES, SOME = 24, 6
 
 
 def fitted(job: Job, stage: FitStage) -> tuple[Chunk, int, int]:
@@ -36,6 +37,9 @@ def test_a_gpu_out_of_memory_halves_the_batch(tars: Path, tmp_path: Path) -> Non
     source = TarSource(str(tars / "000000.tar"), None, 100)
     job = Job(source, settings("device=cuda"), str(tmp_path))
     write_plan(job.layout.plan("000000"), source.plan(source.units()[0]))
+    # What earlier tests left in torch's cache would be counted as this stage's.
+    gc.collect()
+    torch.cuda.empty_cache()
     stage = FitStage(job)
     whole, needed, _ = fitted(job, stage)
     assert whole.halvings == 0
@@ -43,8 +47,8 @@ def test_a_gpu_out_of_memory_halves_the_batch(tars: Path, tmp_path: Path) -> Non
     _, _, held = fitted(job, stage)
     stage.halving.limit = len(whole.items)
     # Less than the whole batch needs, however well its memory is packed; enough for a part of it.
-    allowed = 0.75 * needed
-    assert held < allowed
+    assert held < needed
+    allowed = (held + needed) / 2
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
     try:
