@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
@@ -51,38 +52,58 @@ _BENCH: dict[str, Workbench] = {}
 """One a process: body, tokenizer and fitters are made once."""
 
 
-def run_parts(work: Sequence[tuple[Part, Sequence[str]]], job: Job, workers: int) -> None:
-    """Make every part's scene where it is missing, and fit it in the ways named beside it.
+Work = Sequence[tuple[Part, Sequence[str]]]
 
-    Args:
-        work: Parts with names of fits.
-        job: The rest.
-        workers: Processes; with one, all is done in this one.
-    """
-    todo = [(part, [k for k in keys if not job.fits(part, k).is_file()]) for part, keys in work]
-    todo = [(part, keys) for part, keys in todo if keys]
+
+def make_parts(parts: Sequence[Part], job: Job, workers: int) -> None:
+    """Make the scenes that are missing, in ``workers`` processes (one: in this one)."""
+    todo = [part for part in parts if not job.scene(part).is_dir()]
+    _each(_make, [(part, job) for part in todo], workers, "Making scenes")
+
+
+def fit_parts(work: Work, job: Job, workers: int, batch: int) -> None:
+    """Fit parts in the ways named beside them, ``batch`` or more people at once, in ``workers`` processes."""
+    todo = [(part, tuple(k for k in keys if not job.fits(part, k).is_file())) for part, keys in work]
+    groups: list[tuple[list[Part], tuple[str, ...]]] = []
+    room = 0
+    for part, keys in todo:
+        if not keys:
+            continue
+        if room <= 0 or groups[-1][1] != keys:
+            groups.append(([], keys))
+            room = batch
+        groups[-1][0].append(part)
+        room -= part.people
+    _each(_fit, [(parts, keys, job) for parts, keys in groups], workers, "Fitting")
+
+
+def _each(task: Callable[..., None], calls: Sequence[tuple[Any, ...]], workers: int, title: str) -> None:
     if workers <= 1:
-        for part, keys in track(todo, description="Fitting"):
-            do_part(part, keys, job)
+        for call in track(calls, description=title):
+            task(*call)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
-        futures = [pool.submit(do_part, part, keys, job) for part, keys in todo]
-        for future in track(as_completed(futures), total=len(futures), description="Fitting"):
+        futures = [pool.submit(task, *call) for call in calls]
+        for future in track(as_completed(futures), total=len(futures), description=title):
             future.result()
 
 
-def do_part(part: Part, keys: Sequence[str], job: Job) -> None:
-    """Make and fit one part."""
-    folder = job.scene(part)
-    if not folder.is_dir():
-        make_scene(part.scene, folder, progress=False)
+def _make(part: Part, job: Job) -> None:
+    make_scene(part.scene, job.scene(part), progress=False)
+
+
+def _fit(parts: Sequence[Part], keys: Sequence[str], job: Job) -> None:
     bench = _workbench(job)
-    scene = read_scene(folder, part.scene.keypoint_format)
-    images = bench.read(scene, scene.names)
+    images = []
+    for part in parts:
+        scene = read_scene(job.scene(part), part.scene.keypoint_format)
+        images.append(bench.read(scene, scene.names))
     for key in keys:
-        rows, _ = bench.fit(FITS[key], images)
-        write_rows(job.fits(part, key), rows, {})
+        rows, _ = bench.fit(FITS[key], [image for part in images for image in part])
+        names = {image.evidence.path.name: n for n, part in enumerate(images) for image in part}
+        for n, part in enumerate(parts):
+            write_rows(job.fits(part, key), [row for row in rows if names[row["imgname"]] == n], {})
 
 
 def _workbench(job: Job) -> Workbench:

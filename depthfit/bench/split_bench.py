@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from depthfit.atomic import atomic_path
 from depthfit.bench import split_tables as report
-from depthfit.bench.pool import Job, run_parts
+from depthfit.bench.pool import Job, fit_parts, make_parts
 from depthfit.bench.split_plots import plot_sweeps
 from depthfit.bench.split_scores import Figures, figures, floor, plain
 from depthfit.bench.splits import LEVELS, SPLITS, SWEEPS, TOTAL, Part, split_parts, sweep_parts
@@ -38,7 +40,10 @@ class SplitsConfig:
         level_people: People of each level, over all splits; level_fits: Their fits.
         sweeps: Which of depth_scale, focal, keypoints, prediction and distance.
         sweep_people: People at each value; sweep_fits: Their fits.
-        workers: Processes; each fits on ``device``.
+        ablations: Fits of a part of the people: what the joint fit owes to what.
+        ablation_people: How many, over all splits.
+        workers: Processes that make scenes; fit_workers: Processes that fit, each on ``device``.
+        batch: People fitted together.
         device: ``auto``, ``cpu`` or ``cuda``.
         fit: Settings of all fits.
     """
@@ -54,7 +59,15 @@ class SplitsConfig:
     sweeps: list[str] = field(default_factory=lambda: list(SWEEPS))
     sweep_people: int = 32
     sweep_fits: list[str] = field(default_factory=lambda: ["camsmplify", "true_focal", "no_masks", "joint"])
+    ablations: list[str] = field(
+        default_factory=lambda: list(
+            dict.fromkeys([*TABLES["ablations"], *TABLES["priors"], *TABLES["tals"]])
+        )
+    )
+    ablation_people: int = 256
     workers: int = 1
+    fit_workers: int = 1
+    batch: int = 32
     device: str = "auto"
     fit: FitConfig = field(default_factory=FitConfig)
 
@@ -74,31 +87,43 @@ def run_splits(config: SplitsConfig) -> str:
         for level in (USUAL, *config.levels)
     }
     swept = sweep_parts(config.sweeps, config.sweep_people, config.seed)
-    run_parts(_work(config, parts, swept), job, config.workers)
-    return _report(config, job, parts, swept)
+    chosen = (
+        split_parts(config.splits, config.ablation_people, config.seed, USUAL) if config.ablations else []
+    )
+    jobs = [(part, config.fits) for part in parts[USUAL]]
+    jobs += [(part, config.level_fits) for level in config.levels for part in parts[level]]
+    jobs += [(part, config.sweep_fits) for values in swept.values() for ps in values.values() for part in ps]
+    jobs += [(part, config.ablations) for part in chosen]
+    work = merged(jobs)
+    _claim(job)
+    make_parts([part for part, _ in work], job, config.workers)
+    fit_parts(work, job, config.fit_workers, config.batch)
+    return _report(config, job, parts, swept, chosen)
 
 
 def _check(config: SplitsConfig) -> None:
-    variants([*config.fits, *config.level_fits, *config.sweep_fits])
+    variants([*config.fits, *config.level_fits, *config.sweep_fits, *config.ablations])
     wrong = [level for level in config.levels if level not in LEVELS or level == USUAL]
     if wrong:
         raise InputError("command line", "levels", ", ".join(wrong), "Known: half, double.")
 
 
-def _work(
-    config: SplitsConfig,
-    parts: dict[str, list[Part]],
-    swept: dict[str, dict[float, list[Part]]],
-) -> list[tuple[Part, Sequence[str]]]:
-    work: dict[str, tuple[Part, Sequence[str]]] = {}
-    for level, people in parts.items():
-        for part in people:
-            work[part.name] = part, config.fits if level == USUAL else config.level_fits
-    for values in swept.values():
-        for people in values.values():
-            for part in people:
-                work[part.name] = part, config.sweep_fits
-    return list(work.values())
+def _claim(job: Job) -> None:
+    """Results of other settings are not mixed with these."""
+    path, settings = Path(job.out) / "fit.yaml", OmegaConf.to_yaml(OmegaConf.structured(job.fit))
+    if path.is_file() and path.read_text() != settings:
+        raise InputError(path, "fit", "the folder holds results of other settings", "Give another out=.")
+    with atomic_path(path) as temporary:
+        temporary.write_text(settings)
+
+
+def merged(jobs: Sequence[tuple[Part, Sequence[str]]]) -> list[tuple[Part, list[str]]]:
+    """Each part once, with all fits that are asked of it, in the order asked."""
+    found: dict[str, tuple[Part, list[str]]] = {}
+    for part, keys in jobs:
+        known = found.setdefault(part.name, (part, []))[1]
+        known += [key for key in keys if key not in known]
+    return list(found.values())
 
 
 def _report(
@@ -106,6 +131,7 @@ def _report(
     job: Job,
     parts: dict[str, list[Part]],
     swept: dict[str, dict[float, list[Part]]],
+    chosen: list[Part],
 ) -> str:
     by_fit = {key: by_split(parts[USUAL], key, job) for key in config.fits}
     by_level = {
@@ -124,12 +150,14 @@ def _report(
         for name in config.splits
     }
     floors[ALL] = floor(parts[USUAL], config.fits[0], job, body)
-    text = report.markdown(by_fit, by_level, curves, floors)
+    ablated = {key: by_split(chosen, key, job) for key in config.ablations}
+    text = report.markdown(by_fit, by_level, curves, floors, ablated)
     out = Path(job.out)
     content = {
         "fits": _plain(by_fit),
         "levels": _plain(by_level),
         "sweeps": _plain(curves),
+        "ablations": _plain(ablated),
         "distance_floor": floors,
     }
     for name, written in (("splits.md", text), ("splits.json", json.dumps(content, indent=2))):

@@ -31,7 +31,8 @@ class Figures:
         worse: Share with a larger MPJPE than predicted.
         accepted: Share.
         coverage: Of focal, distance and joints: shares inside the 68 % and the 95 % intervals.
-        reprojection: Median, in shares of the person's size.
+        reprojection, initial_reprojection: Medians of the fit's and the prediction's error in the image, in
+            shares of the person's size.
     """
 
     people: int
@@ -47,6 +48,7 @@ class Figures:
     accepted: float
     coverage: dict[str, dict[str, float]]
     reprojection: float
+    initial_reprojection: float
 
     @property
     def gain(self) -> float:
@@ -96,6 +98,7 @@ def figures_of(fits: Table, truth: Table, source: str) -> Figures:
         accepted=float(summary["accepted"]),
         coverage=summary["coverage"],
         reprojection=value("reprojection", "median"),
+        initial_reprojection=value("initial_reprojection", "median"),
     )
 
 

@@ -16,8 +16,9 @@ def markdown(
     by_level: Mapping[str, Mapping[str, Splits]],
     curves: Mapping[str, Mapping[str, Mapping[float, Figures]]],
     floors: Mapping[str, float],
+    ablated: Mapping[str, Splits],
 ) -> str:
-    """All tables; an empty mapping leaves its table out."""
+    """All tables; an empty mapping leaves its tables out."""
     blocks = ["MPJPE, mm", mpjpe_table(by_fit)]
     blocks += ["Focal error, median / distance error, median", camera_table(by_fit)]
     for key in by_fit:
@@ -27,6 +28,8 @@ def markdown(
         blocks += [f"MPJPE, mm, errors of the evidence: {level}", mpjpe_table(fits)]
     for name, swept in curves.items():
         blocks += [f"MPJPE, mm, against {SWEEPS[name].title}", sweep_table(swept)]
+    if ablated:
+        blocks += ["Ablations, priors and TALS: MPJPE, mm", mpjpe_table(ablated), overall_table(ablated)]
     return "\n\n".join(blocks)
 
 
@@ -52,6 +55,18 @@ def camera_table(by_fit: Mapping[str, Splits]) -> str:
         for key, found in by_fit.items()
     ]
     return table(["fit", *splits], rows)
+
+
+def overall_table(by_fit: Mapping[str, Splits]) -> str:
+    """More of every fit, over all people."""
+    head = ["fit", "MPJPE", "PA-MPJPE", "reprojection", "focal", "distance", "worse", "accepted"]
+    rows = []
+    for key, splits in by_fit.items():
+        f = splits[list(splits)[-1]]
+        name = FITS[key].name
+        row = [name, f"{f.mpjpe:.1f} [{f.low:.1f}, {f.high:.1f}]", f"{f.pa:.1f}", f"{f.reprojection:.2%}"]
+        rows.append([*row, f"{f.focal:.1%}", f"{f.distance:.1%}", f"{f.worse:.1%}", f"{f.accepted:.0%}"])
+    return table(head, rows)
 
 
 def best_rival(by_fit: Mapping[str, Splits], split: str) -> tuple[str, float] | None:

@@ -67,20 +67,23 @@ class Part:
     """Some people of a split at a noise level: the unit of work.
 
     Attributes:
-        group: ``SPLIT`` or ``SWEEP``; level: Of its noise.
-        number: Of the part in its group.
-        scene: What makes it.
+        group: Split or sweep; level: Of its noise.
+        scene: What makes it; its images have as many people as ``people_weights`` has entries.
     """
 
     group: str
     level: str
-    number: int
     scene: SynthConfig
 
     @property
+    def people(self) -> int:
+        """Of all its images."""
+        return self.scene.images * len(self.scene.people_weights)
+
+    @property
     def name(self) -> str:
-        """Of its folder."""
-        return f"{self.group}_{self.level}_{self.number:02d}"
+        """Of its folder; the same people have the same name, however many others there are."""
+        return f"{self.group}_{self.level}_{self.scene.first}_{self.scene.images}"
 
 
 def scaled(noise: NoiseConfig, factor: float) -> NoiseConfig:
@@ -109,7 +112,7 @@ def split_parts(names: list[str], people: int, seed: int, level: str) -> list[Pa
             images = -(-min(PART_PEOPLE, left) // crowd)
             noise = scaled(split.scene.noise, LEVELS[level])
             scene = replace(split.scene, people_weights=_always(crowd), noise=noise)
-            parts.append(Part(name, level, number, _numbered(scene, seed, first, images)))
+            parts.append(Part(name, level, _numbered(scene, seed, first, images)))
             left, first, number = left - images * crowd, first + images, number + 1
     return parts
 
@@ -193,9 +196,8 @@ def sweep_parts(names: list[str], people: int, seed: int) -> dict[str, dict[floa
                 Part(
                     group,
                     level,
-                    number,
                     _numbered(scene, seed, SWEEP_FIRST + first, min(PART_PEOPLE, people - first)),
                 )
-                for number, first in enumerate(range(0, people, PART_PEOPLE))
+                for first in range(0, people, PART_PEOPLE)
             ]
     return found

@@ -10,6 +10,7 @@ from depthfit.bench.accuracy import AccuracyConfig, run_accuracy
 from depthfit.bench.camera_bias import CameraBiasConfig, run_camera_bias
 from depthfit.bench.gate import GateBenchConfig, run_gate
 from depthfit.bench.masks import MaskBenchConfig, run_masks
+from depthfit.bench.paradox import ParadoxConfig, run_paradox
 from depthfit.bench.perception import STAGES, run_perception
 from depthfit.bench.pseudo import PseudoBenchConfig, run_pseudo
 from depthfit.bench.speed import SpeedConfig, run_speed
@@ -21,6 +22,7 @@ from depthfit.run import load_config
 
 USAGE = """usage: depthfit bench accuracy [table=fits|rivals|ablations|priors|tokens|tals] [quick=true] [...]
        depthfit bench splits [people=1024] [workers=N] [device=cuda] [key=value ...]
+       depthfit bench paradox [quick=true] [key=value ...]
        depthfit bench camera scene=FOLDER fits=OUT/fits.npz [key=value ...]
        depthfit bench speed [key=value ...]
        depthfit bench gate [quick=true] [key=value ...]
@@ -33,6 +35,7 @@ USAGE = """usage: depthfit bench accuracy [table=fits|rivals|ablations|priors|to
 MEASUREMENTS: dict[str, tuple[type, Callable[[Any], str]]] = {
     "accuracy": (AccuracyConfig, run_accuracy),
     "splits": (SplitsConfig, run_splits),
+    "paradox": (ParadoxConfig, run_paradox),
     "camera": (CameraBiasConfig, run_camera_bias),
     "speed": (SpeedConfig, run_speed),
     "gate": (GateBenchConfig, run_gate),
