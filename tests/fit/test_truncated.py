@@ -50,8 +50,8 @@ def test_no_outline_is_looked_for_beyond_the_image() -> None:
     state = FitState(
         people, ImageState(torch.full_like(start.images.log_focal, math.log(FOCAL)), start.images.log_scale)
     )
-    found = associate(body, scheduler.topology, scheduler.batch, state, config).contour
-    _, vertices = body.forward(people.root, people.pose, people.betas)
+    found = associate(scheduler.body, scheduler.topology, scheduler.batch, state, config).contour
+    _, vertices = scheduler.body.forward(people.root, people.pose, people.betas)
     camera = intrinsics(torch.tensor([FOCAL]).to(vertices), scheduler.batch.center)
     pixels = project(vertices + people.transl[:, None], camera)[0]
     matched = pixels[found.vertex[0][found.weight[0] > 0]]
