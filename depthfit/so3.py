@@ -84,6 +84,21 @@ def right_jacobian_inverse(omega: Tensor) -> Tensor:
     return torch.eye(3, dtype=omega.dtype, device=omega.device) + 0.5 * k + c * (k @ k)
 
 
+def left_jacobian(omega: Tensor) -> Tensor:
+    """J_l (*batch, 3, 3): ``exp(omega + d) = exp(J_l(omega) d) exp(omega)`` to first order.
+
+    Source: Sola et al., "A micro Lie theory for state estimation in robotics" (2018), equation 145.
+    """
+    theta2 = (omega * omega).sum(-1)[..., None, None]
+    small = theta2 < 1e-4
+    safe = torch.where(small, torch.ones_like(theta2), theta2)
+    theta = safe.sqrt()
+    b = torch.where(small, 0.5 - theta2 / 24, (1 - torch.cos(theta)) / safe)
+    c = torch.where(small, 1 / 6 - theta2 / 120, (theta - torch.sin(theta)) / (safe * theta))
+    k = hat(omega)
+    return torch.eye(3, dtype=omega.dtype, device=omega.device) + b * k + c * (k @ k)
+
+
 def from_6d(six: Tensor, layout: str = "rows") -> Tensor:
     """Gram-Schmidt of 6D vectors: (*batch, 6) -> (*batch, 3, 3); ``layout`` is rows or columns.
 

@@ -32,6 +32,11 @@ class Skeleton(TensorStruct):
     position: Tensor
     rest: Tensor
 
+    @property
+    def offset(self) -> Tensor:
+        """(*batch, 24, 3) m, o_j: joint j takes a rest point q that rides on it alone to G_j q + o_j."""
+        return self.position - (self.rotation @ self.rest[..., None])[..., 0]
+
 
 @dataclass(frozen=True)
 class SurfacePoints(TensorStruct):
@@ -97,6 +102,12 @@ class Body(TensorStruct):
         """(24, 3, B) m, change of the rest joints with shape."""
         return torch.einsum("jv,vcb->jcb", self.joint_regressor, self.shapedirs)
 
+    @cached_property
+    def bones(self) -> tuple[Tensor, Tensor]:
+        """(V, K) int32 joints that move each vertex, heaviest first, and their skinning weights (V, K)."""
+        weight, bone = self.weights.topk(int((self.weights > 0).sum(-1).max()), -1)
+        return bone.int(), weight
+
     def rest_vertices(self, betas: Tensor) -> Tensor:
         """Shaped rest mesh (*batch, V, 3) m for ``betas`` (*batch, B)."""
         flat = self.shapedirs.reshape(-1, self.num_betas)
@@ -131,8 +142,7 @@ class Body(TensorStruct):
 
     def vertices(self, skeleton: Skeleton, rest_vertices: Tensor) -> Tensor:
         """Linear blend skinning of ``rest_vertices`` (*batch, V, 3) m, pelvis at the origin."""
-        offset = skeleton.position - (skeleton.rotation @ skeleton.rest[..., None])[..., 0]
-        transform = torch.cat([skeleton.rotation, offset[..., None]], -1)
+        transform = torch.cat([skeleton.rotation, skeleton.offset[..., None]], -1)
         blended = (self.weights @ transform.flatten(-2)).unflatten(-1, (3, 4))
         return (blended[..., :3] @ rest_vertices[..., None])[..., 0] + blended[..., 3]
 

@@ -108,8 +108,7 @@ class VertexSubset(TensorStruct):
 
     def skin(self, skeleton: Skeleton, rest: Tensor) -> Tensor:
         """Posed vertices (N, S, 3) m, the pelvis at the origin."""
-        offset = skeleton.position - (skeleton.rotation @ skeleton.rest[..., None])[..., 0]
-        transform = torch.cat([skeleton.rotation, offset[..., None]], -1).flatten(-2)
+        transform = torch.cat([skeleton.rotation, skeleton.offset[..., None]], -1).flatten(-2)
         blended = (self.weights @ transform).unflatten(-1, (3, 4))
         return (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3]
 
@@ -155,9 +154,8 @@ class LandmarkTable(TensorStruct):
     def positions(self, skeleton: Skeleton, pose: Tensor, betas: Tensor) -> Tensor:
         """Posed landmarks (N, 24 + K, 3) m, the pelvis at the origin, without derivatives."""
         rest = self.rest(pose, betas)
-        offset = skeleton.position - (skeleton.rotation @ skeleton.rest[..., None])[..., 0]
         turned = torch.einsum("njcd,npjd->npc", skeleton.rotation, rest.by_joint)
-        return turned + rest.weight @ offset
+        return turned + rest.weight @ skeleton.offset
 
 
 def landmark_table(body: Body) -> LandmarkTable:

@@ -6,22 +6,24 @@ Done anew every few steps and held in between, so that the cost of a solve is on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from depthfit.body.model import Body
-from depthfit.body.points import VertexSubset
 from depthfit.camera import intrinsics
+from depthfit.fit import association_torch
 from depthfit.fit.config import FitConfig
 from depthfit.fit.nuisance import clothes_cover, field_basis
 from depthfit.fit.problem import Batch, Outline
 from depthfit.fit.system import Matches
+from depthfit.kernels import use_triton
 from depthfit.raster import Fragments, rasterize
-from depthfit.raster.shade import vertex_normals
 from depthfit.residuals import ContourMatches, DepthSamples
 from depthfit.residuals.keypoints import projection
-from depthfit.state import FitState
+from depthfit.state import FitState, PersonState
 from depthfit.struct import TensorStruct
 
 RIM_BUDGET = 1536
@@ -44,6 +46,7 @@ class MeshTopology(TensorStruct):
     Attributes:
         edge: (E, 2) vertices; edge_face: (E, 2) faces on either side (the same twice on a border).
         face_part: (F,) joint that moves the face most.
+        around: (V, K) faces at each vertex, -1 where there are fewer.
         order: (V,) a fixed random order of vertices, and pixel_noise (S, S) Gumbel noise: they spread
             samples evenly, the same for every person, so that a fit does not depend on its batch.
     """
@@ -51,6 +54,7 @@ class MeshTopology(TensorStruct):
     edge: Tensor
     edge_face: Tensor
     face_part: Tensor
+    around: Tensor
     order: Tensor
     pixel_noise: Tensor
 
@@ -66,28 +70,59 @@ def mesh_topology(body: Body, grid: int, seed: int = 0) -> MeshTopology:
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(grid, grid, generator=generator).clamp(1e-6, 1 - 1e-6)
     order = torch.rand(body.num_vertices, generator=generator)
-    part = body.weights.cpu()[faces].sum(1).argmax(-1)
-    topology = MeshTopology(edge, torch.stack([first, last], -1), part, order, -(-uniform.log()).log())
-    return topology.to(body.faces.device)
+    weights = body.weights.cpu()
+    return MeshTopology(
+        edge=edge,
+        edge_face=torch.stack([first, last], -1),
+        face_part=weights[faces].sum(1).argmax(-1),
+        around=_faces_around(faces, body.num_vertices),
+        order=order,
+        pixel_noise=-(-uniform.log()).log(),
+    ).to(body.faces.device)
+
+
+def _faces_around(faces: Tensor, num_vertices: int) -> Tensor:
+    """(V, K) faces that meet at each vertex, -1 where there are fewer than K."""
+    vertex, index = faces.flatten().sort(stable=True)
+    counts = torch.bincount(vertex, minlength=num_vertices)
+    slot = torch.arange(len(vertex)) - (counts.cumsum(0) - counts)[vertex]
+    around = torch.full((num_vertices, int(counts.max())), -1)
+    around[vertex, slot] = index // 3
+    return around
 
 
 def associate(
     body: Body, topology: MeshTopology, batch: Batch, state: FitState, config: FitConfig
 ) -> Matches:
     """Render every person into their window and pair pixels and outlines with the surface."""
-    people = state.people
-    _, local = body.forward(people.root, people.pose, people.betas)
-    vertices = local + people.transl[:, None]
+    ops = _ops(batch.center)
+    vertices = _vertices(body, state.people)
     focal = state.images.log_focal.exp()[batch.group]
     step = batch.window.step
     window_k = intrinsics(focal / step, (batch.center - batch.window.origin) / step[:, None])
     side = config.solver.grid
     fragments = rasterize(vertices, body.faces, window_k, (side, side), cull_backfaces=True)
-    facing = _facing(vertices, body.faces)
+    facing = ops.facing(vertices, body.faces)
     depth = _sample_depth(body, topology, batch, facing, fragments, config)
     contour = _match_contour(body, topology, batch, vertices, facing, focal, fragments, config)
-    index = torch.cat([depth.corner.flatten(1), contour.vertex], 1)
-    return Matches(depth, contour, VertexSubset.gather(body, index), _uncovered(batch, fragments))
+    return Matches(depth, contour, _uncovered(batch, fragments))
+
+
+def _ops(like: Tensor) -> ModuleType:
+    """The inner loops for tensors like this one. Triton is imported where it is used: it is optional."""
+    if use_triton(like):
+        return import_module("depthfit.fit.association_triton")
+    return association_torch
+
+
+def _vertices(body: Body, people: PersonState) -> Tensor:
+    """(N, V, 3) m, camera frame."""
+    ops = _ops(people.root)
+    skeleton = body.skeleton(people.root, people.pose, people.betas)
+    offset = skeleton.offset + people.transl[:, None]
+    transform = torch.cat([skeleton.rotation, offset[..., None]], -1)
+    rest = body.posed_rest_vertices(people.pose, people.betas)
+    return ops.skin(rest, *body.bones, transform)
 
 
 def _uncovered(batch: Batch, fragments: Fragments) -> Tensor:
@@ -111,13 +146,6 @@ def _uncovered(batch: Batch, fragments: Fragments) -> Tensor:
     return torch.where(batch.outline.closed, share, torch.zeros_like(share)).to(batch.center.dtype)
 
 
-def _facing(vertices: Tensor, faces: Tensor) -> Tensor:
-    """(N, F) cosine between each face's normal and the direction to the camera; positive where it faces."""
-    corners = vertices[:, faces]
-    normal = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
-    return -torch.nn.functional.cosine_similarity(normal, corners[:, :, 0], dim=-1)
-
-
 def _sample_depth(
     body: Body,
     topology: MeshTopology,
@@ -128,19 +156,15 @@ def _sample_depth(
 ) -> DepthSamples:
     """Pixels on the body with a reading, spread over its parts so that thin limbs count."""
     window = batch.window
-    n, side = len(batch.group), config.solver.grid
-    seen = fragments.face.clamp(min=0)
-    steep = facing.gather(1, seen.flatten(1)).reshape(seen.shape) < MIN_SAMPLE_FACING
-    usable = (fragments.face >= 0) & ~steep & window.depth_valid & window.own
-    part = topology.face_part[seen]
-    counts = torch.zeros(n, 24, dtype=fragments.depth.dtype, device=part.device)
-    counts.scatter_add_(1, part.flatten(1), usable.flatten(1).to(counts.dtype))
-    share = counts.clamp(min=1).gather(1, part.flatten(1)).reshape(part.shape)
-    key = topology.pixel_noise - 0.5 * share.log()
-    key = torch.where(usable, key, torch.full_like(key, -torch.inf)).flatten(1)
+    side = config.solver.grid
+    ops = _ops(facing)
+    usable = window.depth_valid & window.own
+    key = ops.sample_key(
+        fragments, facing, topology.face_part, usable, topology.pixel_noise, MIN_SAMPLE_FACING
+    )
     best, pixel = key.topk(min(config.depth.samples, side * side), dim=1)
-    weight = best.isfinite().to(counts.dtype)
-    cell = torch.stack([pixel % side, pixel // side], -1).to(counts.dtype)
+    weight = best.isfinite().to(facing.dtype)
+    cell = torch.stack([pixel % side, pixel // side], -1).to(facing.dtype)
     xy = (window.origin[:, None] + cell * window.step[:, None, None]).round()
     face = fragments.face.flatten(1).gather(1, pixel).clamp(min=0)
     z = fragments.depth.flatten(1).gather(1, pixel)
@@ -215,39 +239,33 @@ def _rim(
     focal: Tensor,
     fragments: Fragments,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rim vertices (N, R), whether each is seen (N, R), their pixels and image normals (N, R, 2).
-
-    A rim vertex lies on an edge between a facing and an averted triangle. It is seen where nothing nearer
-    covers it; of a closed outline only the rim against the background counts.
-    """
-    pair = (facing > 0)[:, topology.edge_face]
-    turning = pair[..., 0] != pair[..., 1]
-    flag = torch.zeros(vertices.shape[:2], dtype=vertices.dtype, device=vertices.device)
-    flag.scatter_reduce_(
-        1,
-        topology.edge.flatten().expand(len(vertices), -1),
-        turning.repeat_interleave(2, dim=1).to(flag.dtype),
-        "amax",
+    """Rim vertices (N, R), whether each is seen (N, R), their pixels and image normals (N, R, 2)."""
+    ops = _ops(vertices)
+    window, outline = batch.window, batch.outline
+    key = ops.rim_key(
+        vertices,
+        facing,
+        topology.edge,
+        topology.edge_face,
+        topology.order,
+        focal,
+        batch.center,
+        window.origin,
+        window.step,
+        fragments.depth,
+        outline.closed,
+        window.other,
     )
-    z = vertices[..., 2]
-    xy, _ = projection(vertices, focal, batch.center)
-    cell = ((xy - batch.window.origin[:, None]) / batch.window.step[:, None, None]).round().long()
-    side = fragments.depth.shape[-1]
-    inside = ((cell >= 0) & (cell < side)).all(-1)
-    flat = (cell[..., 1].clamp(0, side - 1) * side + cell[..., 0].clamp(0, side - 1)).long()
-    # The farthest surface in the cells around: at a true rim the background, or what lies behind, shows.
-    behind = torch.nn.functional.max_pool2d(fragments.depth[:, None], 3, stride=1, padding=1)
-    behind = behind.flatten(1).gather(1, flat)
-    uncovered = torch.where(batch.outline.closed[:, None], behind.isinf(), behind > z + 0.03)
-    # A person's own mask ends where another's begins, which says nothing of the body.
-    hidden = batch.window.other.flatten(1).gather(1, flat)
-    # Beyond the image there is no outline to be found.
-    inside = inside & batch.window.inside.flatten(1).gather(1, flat)
-    seen = (flag > 0) & inside & uncovered & ~hidden
-    key = torch.where(seen, topology.order, torch.full_like(flag, -1))
-    best, rim = key.topk(min(RIM_BUDGET, key.shape[1]), dim=1)
-    normal = _pick(vertex_normals(vertices, body.faces)[..., :2], rim)
-    return rim, best >= 0, _pick(xy, rim), torch.nn.functional.normalize(normal, dim=-1)
+    best, rim = key.topk(_rim_budget(key, outline.xy.shape[1]), dim=1)
+    normal = ops.area_normals(vertices, body.faces, topology.around, rim)[..., :2]
+    xy, _ = projection(_pick(vertices, rim), focal, batch.center)
+    return rim, best >= 0, xy, torch.nn.functional.normalize(normal, dim=-1, eps=1e-20)
+
+
+def _rim_budget(key: Tensor, outline: int) -> int:
+    """How many rim vertices to keep: on a CPU, where asking costs nothing, no more than are seen."""
+    most = min(RIM_BUDGET, key.shape[1])
+    return most if key.is_cuda else min(most, max(outline, int((key >= 0).sum(1).max())))
 
 
 def _pair(
@@ -260,13 +278,9 @@ def _pair(
     gate: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """For each of (N, A) points the nearest of (N, B) with a like normal: index and weight (N, A)."""
-    squared = torch.cdist(xy, to_xy).square()
-    alignment = normal @ to_normal.mT
-    # A point whose normal differs is as good as one that lies farther: at 60 degrees, twice as far.
-    cost = squared * (1 + 6 * (1 - alignment))
-    allowed = (alignment > MIN_ALIGNMENT) & to_valid[:, None]
-    best, index = torch.where(allowed, cost, torch.full_like(cost, torch.inf)).min(-1)
-    distance = squared.gather(2, index[..., None])[..., 0].sqrt()
+    ops = _ops(xy)
+    index, best, squared = ops.nearest(xy, normal, to_xy, to_normal, to_valid, MIN_ALIGNMENT)
+    distance = squared.clamp(min=0).sqrt()
     ok = valid & best.isfinite() & (distance < gate[:, None])
     return index, ok.to(xy.dtype)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -49,8 +50,16 @@ def field_basis(place: Tensor, config: FitConfig) -> Tensor:
     """Cosines at window coordinates ``place`` (..., 2) in [0, 1], unit mean square: (..., K)."""
     if config.depth.field_sigma <= 0:
         return place.new_zeros(*place.shape[:-1], 0)
-    columns = []
-    for i, j in field_orders(config.depth.field_order):
-        wave = torch.cos(math.pi * i * place[..., 0]) * torch.cos(math.pi * j * place[..., 1])
-        columns.append(wave * math.sqrt((2 if i else 1) * (2 if j else 1)))
-    return torch.stack(columns, -1)
+    across, down, size = _field_waves(config.depth.field_order, place.dtype, place.device)
+    order = torch.arange(config.depth.field_order + 1, dtype=place.dtype, device=place.device)
+    waves = torch.cos(math.pi * place[..., None] * order)  # (..., 2, orders)
+    return waves[..., 0, :].index_select(-1, across) * waves[..., 1, :].index_select(-1, down) * size
+
+
+@lru_cache(maxsize=16)
+def _field_waves(order: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """(K,) orders across and down of each cosine, and the factor that makes its mean square one."""
+    orders = field_orders(order)
+    size = [math.sqrt((2 if i else 1) * (2 if j else 1)) for i, j in orders]
+    across, down = (torch.tensor(side, device=device) for side in zip(*orders, strict=True))
+    return across, down, torch.tensor(size, dtype=dtype, device=device)

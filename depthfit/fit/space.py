@@ -102,7 +102,7 @@ class RotationSpace(TensorStruct):
 
     def chart(self, people: PersonState) -> Chart:
         """``basis`` maps to joint turns from the left: omega = J_l(error) L s."""
-        left = torch.linalg.inv(so3.right_jacobian_inverse(-self._error(people)))
+        left = so3.left_jacobian(self._error(people))
         basis = torch.einsum("njab,njbs->njas", left, self.scale.unflatten(1, (NUM_BODY_JOINTS, 3)))
         return Chart(basis.flatten(1, 2))
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +15,7 @@ from depthfit.body.model import Body, Skeleton
 from depthfit.body.points import LandmarkTable, PosedPoints, VertexSubset, pose_points
 from depthfit.fit.space import Chart, PoseSpace
 from depthfit.joints import NUM_BODY_JOINTS, NUM_JOINTS
+from depthfit.kernels import use_triton
 from depthfit.residuals import (
     ContourMatches,
     DepthSamples,
@@ -30,18 +34,17 @@ from depthfit.solver.schur import scatter_sum
 from depthfit.state import LOG_FOCAL, LOG_SCALE, FitState, ImageState, PersonState, StepLayout
 from depthfit.struct import TensorStruct
 
+SURFACE, NORMAL = "depthfit.residuals.triton_surface", "depthfit.residuals.triton_normal"
+"""Modules of kernels, imported where they are used: Triton is optional."""
+
 
 @dataclass(frozen=True)
 class Matches(TensorStruct):
-    """What association found: pixels with triangles, outline with rim, and the vertices of both.
-
-    ``subset`` holds the 3 P triangle corners of the depth samples, then the C rim vertices; ``uncovered``
-    (N,) is the share of the person's mask by which body and mask differ.
-    """
+    """What association found: pixels with triangles, and outline with rim; ``uncovered`` (N,) is the share of
+    the person's mask by which body and mask differ."""
 
     depth: DepthSamples
     contour: ContourMatches
-    subset: VertexSubset
     uncovered: Tensor
 
 
@@ -94,6 +97,16 @@ class BodyFit:
     def num_images(self) -> int:
         return len(self.image_prior.log_focal)
 
+    @cached_property
+    def vertices(self) -> Tensor:
+        """(N, S) the vertices that the matches name: 3 P corners of the depth samples, then C of the rim."""
+        return torch.cat([self.matches.depth.corner.flatten(1), self.matches.contour.vertex], 1)
+
+    @cached_property
+    def subset(self) -> VertexSubset:
+        """The same with all that moves them."""
+        return VertexSubset.gather(self.body, self.vertices)
+
     def cost(self, state: FitState) -> Tensor:
         """(I,) robust cost, priors included."""
         people = sum(self.person_costs(state).values())
@@ -104,11 +117,16 @@ class BodyFit:
     def person_costs(self, state: FitState) -> dict[str, Tensor]:
         """Robust cost of each term, (N,) each."""
         skeleton = self.skeleton(state.people)
-        keypoint, depth, contour, _ = self._rows(state, skeleton)
+        keypoint = self._keypoint_rows(state, skeleton)
+        if self._fused:
+            depth, contour = self._fused_costs(state, skeleton)
+        else:
+            rows = self._surface_rows(state, skeleton)
+            depth, contour = rows[0].cost(self._kernel("depth")), rows[1].cost(self._kernel("contour"))
         return {
             "keypoints": keypoint.cost(self._kernel("keypoints")),
-            "depth": depth.cost(self._kernel("depth")),
-            "contour": contour.cost(self._kernel("contour")) + self._unmatched(),
+            "depth": depth,
+            "contour": contour + self._unmatched(),
             "pose_prior": self.space.cost(state.people) + self._populations(state.people),
             "other_priors": (self.person_prior.residual(state.people) ** 2).sum(-1) / 2,
         }
@@ -130,7 +148,9 @@ class BodyFit:
 
     def evidence(self, state: FitState) -> tuple[Rows, Rows, Rows]:
         """Rows of keypoints, depth and contour."""
-        return self._rows(state, self.skeleton(state.people))[:3]
+        skeleton = self.skeleton(state.people)
+        depth, contour, _ = self._surface_rows(state, skeleton)
+        return self._keypoint_rows(state, skeleton), depth, contour
 
     def depth_error(self, state: FitState) -> Tensor:
         """(N, P) log-depth residual of the samples, beyond the map's scale and its smooth error."""
@@ -141,15 +161,15 @@ class BodyFit:
         """Gauss-Newton system in the chart's coordinates, frozen unknowns taken out."""
         people = state.people
         skeleton = self.skeleton(people)
-        keypoint, depth, contour, hit = self._rows(state, skeleton)
+        keypoint = self._keypoint_rows(state, skeleton)
         block = self._block("keypoints", keypoint, self._landmarks(people, skeleton), skeleton, people)
-        at_depth, at_rim = self._surface_points(people, skeleton, hit)
-        block = block + self._block("depth", depth, at_depth, skeleton, people)
-        block = block + self._block("contour", contour, at_rim, skeleton, people)
-        for prior in self.pose_priors:
-            gradient, hessian = prior.normal(people.pose[:, :NUM_BODY_JOINTS])
-            block.block[:, self.layout.pose, self.layout.pose] += hessian
-            block.block_gradient[:, self.layout.pose] += gradient
+        if self._fused:
+            block = block + self._fused_block(state, skeleton)
+        else:
+            depth, contour, hit = self._surface_rows(state, skeleton)
+            at_depth, at_rim = self._surface_points(people, skeleton, hit)
+            block = block + self._block("depth", depth, at_depth, skeleton, people)
+            block = block + self._block("contour", contour, at_rim, skeleton, people)
         return self._freeze(self._with_priors(block, state))
 
     def retract(self, state: FitState, block_step: Tensor, shared_step: Tensor, damping: Tensor) -> FitState:
@@ -189,7 +209,7 @@ class BodyFit:
     def _surface_points(
         self, people: PersonState, skeleton: Skeleton, hit: RayHit
     ) -> tuple[PosedPoints, PosedPoints]:
-        subset = self.matches.subset
+        subset = self.subset
         rest = subset.rest(people.pose, people.betas)
         inside = subset.points(rest, 0, hit.bary)
         ones = torch.ones_like(self.matches.contour.sigma)[..., None]
@@ -199,14 +219,16 @@ class BodyFit:
             pose_points(self.body, rim, skeleton, people.pose),
         )
 
-    def _rows(self, state: FitState, skeleton: Skeleton) -> tuple[Rows, Rows, Rows, RayHit]:
-        people, matches = state.people, self.matches
-        focal = state.images.log_focal.exp()[self.group]
-        transl = people.transl[:, None]
+    def _keypoint_rows(self, state: FitState, skeleton: Skeleton) -> Rows:
+        people = state.people
         landmarks = self.table.positions(skeleton, people.pose, people.betas)
-        points = landmarks[:, NUM_JOINTS:] + transl
-        keypoint = keypoint_rows(points, focal, self.center, self.targets)
-        surface = matches.subset.skin(skeleton, matches.subset.rest(people.pose, people.betas)) + transl
+        points = landmarks[:, NUM_JOINTS:] + people.transl[:, None]
+        return keypoint_rows(points, self._focal(state), self.center, self.targets)
+
+    def _surface_rows(self, state: FitState, skeleton: Skeleton) -> tuple[Rows, Rows, RayHit]:
+        people, matches, focal = state.people, self.matches, self._focal(state)
+        rest = self.subset.rest(people.pose, people.betas)
+        surface = self.subset.skin(skeleton, rest) + people.transl[:, None]
         count = matches.depth.xy.shape[1]
         triangle = surface[:, : 3 * count].unflatten(1, (count, 3))
         thickness = (matches.depth.cover @ people.clothes[..., None])[..., 0]
@@ -215,7 +237,41 @@ class BodyFit:
         depth = depth_rows(hit, focal, scale, people.field, matches.depth)
         rim = surface[:, 3 * count :]
         contour = contour_rows(rim, focal, self.center, people.clothes, matches.contour)
-        return keypoint, depth, contour, hit
+        return depth, contour, hit
+
+    def _focal(self, state: FitState) -> Tensor:
+        return state.images.log_focal.exp()[self.group]
+
+    @property
+    def _fused(self) -> bool:
+        """Whether the rows on the surface go through Triton kernels, which never build their Jacobian."""
+        return use_triton(self.center) and import_module(NORMAL).fits(self.body, self.layout)
+
+    def _surface(self, state: FitState, skeleton: Skeleton) -> Any:
+        """:class:`depthfit.residuals.triton_surface.Surface`, the kernels' view of the rows."""
+        kernels, group = import_module(SURFACE), self.group
+        focal, scale = state.images.log_focal[group], state.images.log_scale[group]
+        coupling = self.matches.depth.focal_coupling
+        tables = kernels.person_tables(self.body, state.people, skeleton, focal, scale, self.center, coupling)
+        return kernels.surface(self.body, self.matches.depth, self.matches.contour, self.vertices, tables)
+
+    def _fused_costs(self, state: FitState, skeleton: Skeleton) -> tuple[Tensor, Tensor]:
+        """(N,) costs of depth and contour."""
+        kernels, surface = import_module(SURFACE), self._surface(state, skeleton)
+        depth, contour = (kernels.cost(surface, term, self._scale(term)) for term in ("depth", "contour"))
+        return depth, contour
+
+    def _fused_block(self, state: FitState, skeleton: Skeleton) -> PersonBlock:
+        kernels, surface = import_module(NORMAL), self._surface(state, skeleton)
+        depth, contour = (
+            kernels.normal_block(self.body, surface, term, self._scale(term), self.layout)
+            for term in ("depth", "contour")
+        )
+        return depth + contour
+
+    def _scale(self, term: str) -> Tensor:
+        """() sigmas, on the device."""
+        return torch.full((), getattr(self.robust, term), dtype=self.center.dtype, device=self.center.device)
 
     def _block(
         self, term: str, rows: Rows, points: PosedPoints, skeleton: Skeleton, people: PersonState

@@ -21,14 +21,14 @@ from torch import Tensor
 from depthfit.raster.interface import NEAR, Fragments
 from depthfit.struct import TensorStruct
 
-_SUBPIXEL = 2.0**20
-_FLAT = 1e-7
+SUBPIXEL = 2.0**20
+FLAT = 1e-7
 """Triangles of less than half this area in px^2 are a line: their weights would be rounding errors."""
 _TRIANGLES_PER_SLAB = 1 << 21
 """Triangles set up at once; a slab takes about 300 bytes for each."""
 _PIXELS_PER_CHUNK = {"cpu": 1 << 17, "cuda": 1 << 23}
 """Candidate pixels tested at once; about 200 bytes for each."""
-_EMPTY = torch.iinfo(torch.int64).max
+EMPTY = torch.iinfo(torch.int64).max
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def rasterize(
     """See ``depthfit.raster.interface.rasterize``, which checks the arguments."""
     n, (height, width) = len(vertices), size
     u, v, inverse = project_to_screen(vertices, K)
-    u, v = torch.round(u * _SUBPIXEL) / _SUBPIXEL, torch.round(v * _SUBPIXEL) / _SUBPIXEL
+    u, v = torch.round(u * SUBPIXEL) / SUBPIXEL, torch.round(v * SUBPIXEL) / SUBPIXEL
     screen = torch.stack([u, v, inverse], -1)
-    keys = torch.full((n * height * width,), _EMPTY, dtype=torch.int64, device=vertices.device)
+    keys = torch.full((n * height * width,), EMPTY, dtype=torch.int64, device=vertices.device)
     slab = max(1, _TRIANGLES_PER_SLAB // max(1, len(faces)))
     for start in range(0, n, slab):
         part = slice(start, start + slab)
@@ -99,7 +99,7 @@ def find_boxes(screen: Tensor, faces: Tensor, size: tuple[int, int], cull_backfa
     # Seen from outside, corners run counter-clockwise to the eye, which is negative when y points down.
     area = (u1 - u0) * (v2 - v0) - (v1 - v0) * (u2 - u0)
     in_front = (inverse > 0).index_select(0, faces.reshape(-1)).reshape(len(faces), 3, -1).all(1)
-    keep = (right >= left) & (bottom >= top) & in_front & ((-area if cull_backfaces else area.abs()) > _FLAT)
+    keep = (right >= left) & (bottom >= top) & in_front & ((-area if cull_backfaces else area.abs()) > FLAT)
     face, mesh = keep.nonzero(as_tuple=True)
     x, y = left[keep].long(), top[keep].long()
     return Boxes(mesh, face, x, y, right[keep].long() - x + 1, bottom[keep].long() - y + 1)
@@ -155,7 +155,7 @@ def _draw(keys: Tensor, screen: Tensor, faces: Tensor, boxes: Boxes, width: int,
 
 def _resolve(keys: Tensor, screen: Tensor, faces: Tensor, dtype: torch.dtype) -> Fragments:
     """Fragments from the winning keys (N, H, W)."""
-    hit = keys != _EMPTY
+    hit = keys != EMPTY
     face = torch.where(hit, keys & 0xFFFFFFFF, -1)
     mesh, y, x = hit.nonzero(as_tuple=True)
     corners = screen.reshape(-1, 3)[mesh[:, None] * screen.shape[1] + faces[face[hit]]]

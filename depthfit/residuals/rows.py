@@ -125,7 +125,11 @@ def normal_block(
     weight = rows.weight * kernel.weight((rows.residual**2).sum(-1))
     root = weight.sqrt()[..., None, None]
     columns = (torch.cat([own, shared, rows.residual[..., None]], -1) * root).flatten(1, 2)
-    gram = columns.mT @ columns
+    return split_gram(columns.mT @ columns, layout)
+
+
+def split_gram(gram: Tensor, layout: StepLayout) -> PersonBlock:
+    """Parts of the products (N, C, C) of all columns: a person's own, the image's, and the residual."""
     p, m = layout.size, NUM_SHARED
     return PersonBlock(
         gram[:, :p, :p],

@@ -45,12 +45,12 @@ class ArrowSystem(TensorStruct):
         """
         factor, info = torch.linalg.cholesky_ex(self.block)
         rhs = torch.cat([self.coupling, self.block_gradient[..., None]], -1)
-        solved = torch.cholesky_solve(rhs, factor)
+        solved = _substitute(factor, rhs)
         reduction = self.coupling.mT @ solved
         reduced = self.shared - scatter_sum(reduction[..., :-1], group, len(self.shared))
         gradient = self.shared_gradient - scatter_sum(reduction[..., -1], group, len(self.shared))
         shared_factor, shared_info = torch.linalg.cholesky_ex(reduced)
-        shared_step = -torch.cholesky_solve(gradient[..., None], shared_factor)[..., 0]
+        shared_step = -_substitute(shared_factor, gradient[..., None])[..., 0]
         block_step = -solved[..., -1] - (solved[..., :-1] @ shared_step[group][..., None])[..., 0]
         failed = torch.zeros_like(shared_info).index_add_(0, group, info.abs().to(shared_info.dtype))
         ok = (failed == 0) & (shared_info == 0) & shared_step.isfinite().all(-1)
@@ -88,6 +88,13 @@ class ArrowSystem(TensorStruct):
         shared = torch.where(bad[:, None, None], torch.full_like(shared, torch.nan), shared)
         cross = -gain @ shared[group]
         return inverse - cross @ gain.mT, cross, shared
+
+
+def _substitute(factor: Tensor, rhs: Tensor) -> Tensor:
+    """Forward and back substitution with a lower factor. On a GPU, unlike ``cholesky_solve``, it is two batched
+    calls for any number of right-hand sides, and can be captured in a CUDA graph."""
+    forward = torch.linalg.solve_triangular(factor, rhs, upper=False)
+    return torch.linalg.solve_triangular(factor.mT, forward, upper=True)
 
 
 def scatter_sum(values: Tensor, group: Tensor, size: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from depthfit.body.model import Body
-from depthfit.body.points import VertexSubset, landmark_table
+from depthfit.body.points import landmark_table
 from depthfit.data.pose_mixture import load_pose_mixture
 from depthfit.fit.space import RotationSpace
 from depthfit.fit.system import BodyFit, Matches, RobustScales
@@ -106,7 +106,6 @@ def _problem(terms: str) -> BodyFit:
         matches=Matches(
             depth,
             contour,
-            VertexSubset.gather(body, torch.cat([corner.flatten(1), vertex], 1)),
             uncovered=torch.zeros(N, dtype=DOUBLE),
         ),
         space=space,

@@ -1,0 +1,22 @@
+"""Which of two ways to compute: plain torch, the reference, or Triton kernels."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+
+@lru_cache(maxsize=1)
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def use_triton(like: Tensor) -> bool:
+    """Whether work on tensors like this one goes to the Triton kernels: float32 on CUDA, with Triton there.
+
+    An error of a kernel is an error; nothing falls back to torch.
+    """
+    return like.is_cuda and like.dtype == torch.float32 and _has_triton()
