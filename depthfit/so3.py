@@ -8,8 +8,18 @@ numbers therefore give transposed rotations.
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
+
 import torch
 from torch import Tensor
+
+from depthfit.kernels import use_triton
+
+
+def _kernels() -> ModuleType:
+    """:mod:`depthfit.so3_triton`, imported where it is used: Triton is optional."""
+    return import_module("depthfit.so3_triton")
 
 
 def hat(omega: Tensor) -> Tensor:
@@ -24,6 +34,8 @@ def exp(omega: Tensor) -> Tensor:
 
     Exact at zero, where its derivative is ``hat``.
     """
+    if use_triton(omega):
+        return _kernels().exp(omega)
     theta2 = (omega * omega).sum(-1)[..., None, None]
     small = theta2 < 1e-8
     safe = torch.where(small, torch.ones_like(theta2), theta2)
@@ -40,6 +52,8 @@ def log(rotation: Tensor) -> Tensor:
     Goes through the unit quaternion with the largest component first, so that it is accurate near
     zero and near pi alike.
     """
+    if use_triton(rotation):
+        return _kernels().log(rotation)
     q = to_quaternion(rotation)
     q = torch.where(q[..., :1] < 0, -q, q)
     w, v = q[..., :1], q[..., 1:]
@@ -74,6 +88,8 @@ def right_jacobian_inverse(omega: Tensor) -> Tensor:
 
     Source: Sola et al., "A micro Lie theory for state estimation in robotics" (2018), equation 144.
     """
+    if use_triton(omega):
+        return _kernels().right_jacobian_inverse(omega)
     theta2 = (omega * omega).sum(-1)[..., None, None]
     small = theta2 < 1e-6
     safe = torch.where(small, torch.ones_like(theta2), theta2)
@@ -89,6 +105,8 @@ def left_jacobian(omega: Tensor) -> Tensor:
 
     Source: Sola et al., "A micro Lie theory for state estimation in robotics" (2018), equation 145.
     """
+    if use_triton(omega):
+        return _kernels().left_jacobian(omega)
     theta2 = (omega * omega).sum(-1)[..., None, None]
     small = theta2 < 1e-4
     safe = torch.where(small, torch.ones_like(theta2), theta2)

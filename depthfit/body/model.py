@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
 from depthfit.body.tree import chain_sum, global_rotations, joint_tree
 from depthfit.joints import KEYPOINTS
+from depthfit.kernels import use_triton
 from depthfit.struct import TensorStruct
 
 
@@ -122,8 +124,11 @@ class Body(TensorStruct):
             betas: (*batch, B).
         """
         rest = self.joint_template + torch.einsum("jcb,...b->...jc", self.joint_shapedirs, betas)
-        rotation = global_rotations(root, pose)
         parent = joint_tree(rest.device, rest.dtype).parent
+        if use_triton(rest) and rest.ndim == 3:
+            kernel = import_module("depthfit.body.triton_kinematics")
+            return Skeleton(*kernel.pose_joints(root, pose, rest, parent), rest)
+        rotation = global_rotations(root, pose)
         # The root is its own parent here, so its bone is zero.
         bone = rest - rest.index_select(-2, parent)
         turned = (rotation.index_select(-3, parent) @ bone[..., None])[..., 0]

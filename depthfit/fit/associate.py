@@ -92,9 +92,18 @@ def _faces_around(faces: Tensor, num_vertices: int) -> Tensor:
 
 
 def associate(
-    body: Body, topology: MeshTopology, batch: Batch, state: FitState, config: FitConfig
+    body: Body,
+    topology: MeshTopology,
+    batch: Batch,
+    state: FitState,
+    config: FitConfig,
+    depth: bool = True,
+    contour: bool = True,
 ) -> Matches:
-    """Render every person into their window and pair pixels and outlines with the surface."""
+    """Render every person into their window and pair pixels and outlines with the surface.
+
+    Without ``depth`` no pixel has a weight; without ``contour`` there are no pairs.
+    """
     ops = _ops(batch.center)
     vertices = _vertices(body, state.people)
     focal = state.images.log_focal.exp()[batch.group]
@@ -103,9 +112,19 @@ def associate(
     side = config.solver.grid
     fragments = rasterize(vertices, body.faces, window_k, (side, side), cull_backfaces=True)
     facing = ops.facing(vertices, body.faces)
-    depth = _sample_depth(body, topology, batch, facing, fragments, config)
-    contour = _match_contour(body, topology, batch, vertices, facing, focal, fragments, config)
-    return Matches(depth, contour, _uncovered(batch, fragments))
+    samples = _sample_depth(body, topology, batch, facing, fragments, config)
+    if not depth:
+        samples = samples.replace(weight=torch.zeros_like(samples.weight))
+    if not contour or not batch.outline.valid.shape[1]:
+        return Matches(samples, _no_pairs(body, batch), torch.zeros_like(focal))
+    pairs = _match_contour(body, topology, batch, vertices, facing, focal, fragments, config)
+    return Matches(samples, pairs, _uncovered(batch, fragments))
+
+
+def _no_pairs(body: Body, batch: Batch) -> ContourMatches:
+    none = batch.outline.xy[:, :0]
+    cover = clothes_cover(body.weights[none[..., 0].long()])
+    return ContourMatches(none[..., 0].long(), none, none, none[..., 0], none[..., 0], none[..., 0], cover)
 
 
 def _ops(like: Tensor) -> ModuleType:
@@ -194,12 +213,6 @@ def _match_contour(
 ) -> ContourMatches:
     """Pairs from the outline to the rim and from the rim to the outline."""
     outline = batch.outline
-    if outline.valid.shape[1] == 0:
-        none = outline.xy[:, :0]
-        cover = clothes_cover(body.weights[none[..., 0].long()])
-        return ContourMatches(
-            none[..., 0].long(), none, none, none[..., 0], none[..., 0], none[..., 0], cover
-        )
     rim, seen, xy, normal = _rim(body, topology, batch, vertices, facing, focal, fragments)
     to_rim, weight_rim = _pair(
         outline.xy, outline.normal, outline.valid, xy, normal, seen, _gate(batch, outline, FAR_GATE)

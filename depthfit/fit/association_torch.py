@@ -88,7 +88,7 @@ def rim_key(
     # A person's own mask ends where another's begins, which says nothing of the body.
     seen = inside & uncovered & ~other[person, row, column]
     key = vertices.new_full(flag.shape, -1.0)
-    key[person[seen], vertex[seen]] = order[vertex[seen]]
+    key[person[seen], vertex[seen]] = order[vertex[seen]].to(key.dtype)
     return key
 
 

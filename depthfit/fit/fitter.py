@@ -17,6 +17,7 @@ from depthfit.camera import image_center, intrinsics, project
 from depthfit.fit.adapter import Prediction
 from depthfit.fit.associate import MeshTopology, mesh_topology
 from depthfit.fit.config import FitConfig
+from depthfit.fit.graphs import RoundGraphs
 from depthfit.fit.inputs import ImageInput, PersonInput
 from depthfit.fit.posterior import Posterior, posterior
 from depthfit.fit.problem import Batch, make_batch, pose_priors, pose_space, step_layout
@@ -27,6 +28,7 @@ from depthfit.fit.space import TokenSpace
 from depthfit.fit.stages import Scheduler, Solved
 from depthfit.fit.verdict import VERDICTS, Measures, judge, measure
 from depthfit.joints import NUM_BODY_JOINTS, NUM_JOINTS
+from depthfit.kernels import use_triton
 from depthfit.solver.schur import scatter_sum
 from depthfit.state import FitState
 from depthfit.struct import where
@@ -76,6 +78,7 @@ class Fitter:
         self.table: LandmarkTable = landmark_table(self.model)
         self.topology: MeshTopology = mesh_topology(self.body, config.solver.grid)
         self.pose_priors = pose_priors(config, self.body.v_template)
+        self._graphs = RoundGraphs()
 
     @torch.no_grad()
     def fit(self, images: list[ImageInput]) -> list[list[PersonFit]]:
@@ -129,7 +132,15 @@ class Fitter:
         batch = make_batch(images, self.model, self.config, layout, self.device)
         space = pose_space(images, batch, self.tokenizer, self.config)
         return Scheduler(
-            self.model, self.table, self.topology, batch, space, self.pose_priors, layout, self.config
+            self.model,
+            self.table,
+            self.topology,
+            batch,
+            space,
+            self.pose_priors,
+            layout,
+            self.config,
+            self._graphs if use_triton(batch.center) else None,
         )
 
     def _put_back(self, scheduler: Scheduler, before: FitState, after: FitState, verdict: Tensor) -> FitState:

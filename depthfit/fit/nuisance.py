@@ -48,7 +48,7 @@ def field_spectrum(config: FitConfig) -> Tensor:
 
 def field_basis(place: Tensor, config: FitConfig) -> Tensor:
     """Cosines at window coordinates ``place`` (..., 2) in [0, 1], unit mean square: (..., K)."""
-    if config.depth.field_sigma <= 0:
+    if config.depth.field_sigma <= 0 or config.depth.field_order < 1:
         return place.new_zeros(*place.shape[:-1], 0)
     across, down, size = _field_waves(config.depth.field_order, place.dtype, place.device)
     order = torch.arange(config.depth.field_order + 1, dtype=place.dtype, device=place.device)

@@ -57,6 +57,10 @@ class PoseSpace(Protocol):
 
     def chart(self, people: PersonState) -> Chart: ...
 
+    def empty_chart(self, people: PersonState) -> Chart:
+        """A chart's tensors before there is one: for stages in which the pose is held."""
+        ...
+
     def offset(self, chart: Chart, people: PersonState) -> Tensor:
         """(N, 63) prior residual before the step."""
         ...
@@ -106,6 +110,9 @@ class RotationSpace(TensorStruct):
         basis = torch.einsum("njab,njbs->njas", left, self.scale.unflatten(1, (NUM_BODY_JOINTS, 3)))
         return Chart(basis.flatten(1, 2))
 
+    def empty_chart(self, people: PersonState) -> Chart:
+        return Chart(_identity(people))
+
     def offset(self, chart: Chart, people: PersonState) -> Tensor:
         return self._whiten(self._error(people))
 
@@ -116,6 +123,13 @@ class RotationSpace(TensorStruct):
         omega = (chart.basis @ step[..., None])[..., 0].unflatten(-1, (NUM_BODY_JOINTS, 3))
         body = so3.exp(omega) @ people.pose[:, :NUM_BODY_JOINTS]
         return people.replace(pose=torch.cat([body, people.pose[:, NUM_BODY_JOINTS:]], 1))
+
+
+def _identity(people: PersonState) -> Tensor:
+    size = 3 * NUM_BODY_JOINTS
+    return torch.eye(size, dtype=people.root.dtype, device=people.root.device).expand(
+        len(people.root), -1, -1
+    )
 
 
 @dataclass(frozen=True)
@@ -226,6 +240,11 @@ class TokenSpace(TensorStruct):
         back = torch.einsum("nis,nitc->nstc", mix, pulled)
         forward = torch.einsum("nis,nitc->nstc", mix, spread)
         return Chart(vectors * size[:, None], back, forward)
+
+    def empty_chart(self, people: PersonState) -> Chart:
+        n, count, width = people.tokens.shape
+        nothing = people.tokens.new_zeros(n, 3 * NUM_BODY_JOINTS, count, width)
+        return Chart(_identity(people), nothing, nothing)
 
     def offset(self, chart: Chart, people: PersonState) -> Tensor:
         assert chart.back is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,10 +16,10 @@ from depthfit.fit.config import FitConfig
 from depthfit.fit.initialise import translation
 from depthfit.fit.problem import Batch
 from depthfit.fit.space import Chart, PoseSpace
-from depthfit.fit.system import BodyFit, RobustScales
+from depthfit.fit.system import BodyFit, Matches, RobustScales
 from depthfit.joints import NUM_JOINTS
 from depthfit.residuals.pose_priors import PosePrior
-from depthfit.solver import LevenbergMarquardtConfig, SolveSummary, minimize
+from depthfit.solver import LevenbergMarquardtConfig, minimize
 from depthfit.state import LOG_FOCAL, LOG_SCALE, FitState, ImageState, PersonState, StepLayout
 
 
@@ -40,7 +41,9 @@ class Schedule:
 
 
 CAMERA_ROUNDS, ROOT_ROUNDS = 2, 2
-ALL_UNKNOWNS = ["root", "pose", "betas", "bearing", "distance", "clothes", "field"]
+ALL_UNKNOWNS = ("root", "pose", "betas", "bearing", "distance", "clothes", "field")
+MAX_CARRIED_DAMPING = 1.0
+"""Most damping with which a round begins that follows another."""
 CHART_ROUNDS = 3
 """Rounds in a row at the start in which the tokens' chart is made anew; later every second round."""
 
@@ -53,6 +56,18 @@ class Parts:
     scale: bool = True
     depth: bool = True
     contour: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a round frees and sees: the names of the people's unknowns that may move, and the parts."""
+
+    free: tuple[str, ...]
+    parts: Parts
+
+    @property
+    def moves_pose(self) -> bool:
+        return "pose" in self.free
 
 
 @dataclass
@@ -71,9 +86,15 @@ class Solved:
     status: Tensor
 
 
+class Rounds(Protocol):
+    """Another way to run a stage's rounds than one call after another: recorded, and replayed."""
+
+    def run(self, stages: Scheduler, state: FitState, plans: list[tuple[Plan, float, bool]]) -> Solved: ...
+
+
 @dataclass
 class Scheduler:
-    """Runs stages over one batch."""
+    """Runs stages over one batch. With ``graphs`` its rounds are recorded once and then replayed."""
 
     body: Body
     table: LandmarkTable
@@ -83,6 +104,7 @@ class Scheduler:
     pose_priors: tuple[PosePrior, ...]
     layout: StepLayout
     config: FitConfig
+    graphs: Rounds | None = None
 
     def start(self) -> FitState:
         """Prediction's pose, prior's camera, translation in closed form."""
@@ -119,16 +141,17 @@ class Scheduler:
     def camera(self, state: FitState, schedule: Schedule) -> Solved:
         """Translation and depth scale; the prediction's body stays as it is, and so does the focal: a body
         that is still wrong would be explained by a wrong lens."""
-        return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, schedule)
+        return self._run(state, ("bearing", "distance"), CAMERA_ROUNDS, schedule)
 
     def judged(self, solved: Solved) -> Solved:
         """The same state under all of the evidence, at full weight: what a verdict may compare."""
-        fit = self.problem(solved.state, flat_chart(solved.state.people), ALL_UNKNOWNS, 1.0, Parts())
+        chart = flat_chart(solved.state.people)
+        fit = self.problem(solved.state, chart, Plan(ALL_UNKNOWNS, Parts()), self.robust(1.0))
         return replace(solved, fit=fit)
 
     def root(self, state: FitState, schedule: Schedule) -> Solved:
         """Root orientation and clothes too."""
-        return self._run(state, ["root", "bearing", "distance", "clothes"], ROOT_ROUNDS, schedule)
+        return self._run(state, ("root", "bearing", "distance", "clothes"), ROOT_ROUNDS, schedule)
 
     def bodies(self, state: FitState, schedule: Schedule) -> Solved:
         """All unknowns together."""
@@ -140,26 +163,27 @@ class Scheduler:
 
     def place(self, state: FitState) -> FitState:
         """Translation alone, bodies and cameras held."""
-        return self._run(state, ["bearing", "distance"], CAMERA_ROUNDS, Schedule(()), scale=False).state
+        return self._run(state, ("bearing", "distance"), CAMERA_ROUNDS, Schedule(()), scale=False).state
 
     def full_problem(self, state: FitState) -> BodyFit:
         """The problem of the last stage, with a fresh chart and associations at ``state``."""
-        return self.problem(state, self.space.chart(state.people), ALL_UNKNOWNS, 1.0, Parts())
+        chart = self.space.chart(state.people)
+        return self.problem(state, chart, Plan(ALL_UNKNOWNS, Parts()), self.robust(1.0))
 
-    def problem(self, state: FitState, chart: Chart, free: list[str], widen: float, parts: Parts) -> BodyFit:
+    def problem(self, state: FitState, chart: Chart, plan: Plan, robust: RobustScales) -> BodyFit:
         """The least-squares problem with associations at ``state``."""
-        config, layout = self.config, self.layout
-        device = self.batch.center.device
+        parts = plan.parts
+        matches = associate(
+            self.body, self.topology, self.batch, state, self.config, parts.depth, parts.contour
+        )
+        return self.assemble(matches, chart, plan, robust)
+
+    def assemble(self, matches: Matches, chart: Chart, plan: Plan, robust: RobustScales) -> BodyFit:
+        """The least-squares problem with given associations."""
+        config, layout, parts = self.config, self.layout, plan.parts
         focal = parts.focal and not config.camera.freeze_focal
-        mask, shared = _free_masks(layout, tuple(free), focal, parts.scale and config.depth.use, device)
-        matches = associate(self.body, self.topology, self.batch, state, config)
-        if not parts.depth:
-            matches = matches.replace(
-                depth=matches.depth.replace(weight=torch.zeros_like(matches.depth.weight))
-            )
-        if not parts.contour:
-            none = torch.zeros_like(matches.contour.weight)
-            matches = matches.replace(contour=matches.contour.replace(weight=none, wanted=none))
+        scale = parts.scale and config.depth.use
+        free, shared, all_free = _free_masks(layout, plan.free, focal, scale, self.batch.center.device)
         return BodyFit(
             body=self.body,
             table=self.table,
@@ -172,56 +196,76 @@ class Scheduler:
             pose_priors=self.pose_priors,
             person_prior=self.batch.person_prior,
             image_prior=self.batch.image_prior,
-            robust=RobustScales(
-                config.keypoints.robust_sigmas * widen,
-                config.depth.robust_sigmas * widen,
-                config.contour.robust_sigmas * widen,
-            ),
+            robust=robust,
             layout=layout,
-            free=mask,
+            free=free,
             free_shared=shared,
-            pose_moves="pose" in free,
+            pose_moves=plan.moves_pose,
+            freezes=not all_free,
         )
+
+    def robust(self, widen: float) -> RobustScales:
+        """The kernels' scales, ``widen`` times the settings'."""
+        config = self.config
+        return RobustScales(
+            config.keypoints.robust_sigmas * widen,
+            config.depth.robust_sigmas * widen,
+            config.contour.robust_sigmas * widen,
+        )
+
+    def solver(self) -> LevenbergMarquardtConfig:
+        """Of one round."""
+        return LevenbergMarquardtConfig(max_steps=self.config.solver.steps)
+
+    def _plans(
+        self, free: tuple[str, ...], rounds: int, schedule: Schedule, scale: bool
+    ) -> list[tuple[Plan, float, bool]]:
+        """Of each round: what it frees and sees, how wide its kernels are, whether it makes a new chart."""
+        plans = []
+        all_free = "pose" in free
+        for k in range(rounds):
+            depth = not schedule.depth_waits or (all_free and k >= schedule.depth_waits)
+            contour = all_free and k >= schedule.contour_waits
+            plan = Plan(free, Parts(all_free, scale, depth, contour))
+            widen = schedule.widen[k] if k < len(schedule.widen) else 1.0
+            plans.append((plan, widen, all_free and (k < CHART_ROUNDS or k % 2 == 0)))
+        return plans
 
     def _run(
         self,
         state: FitState,
-        free: list[str],
+        free: tuple[str, ...],
         rounds: int,
         schedule: Schedule,
         scale: bool = True,
     ) -> Solved:
+        plans = self._plans(free, rounds, schedule, scale)
+        if self.graphs is not None:
+            return self.graphs.run(self, state, plans)
         chart = flat_chart(state.people)
         damping: Tensor | None = None
         steps = torch.zeros(self.batch.num_images, dtype=torch.int64, device=self.batch.center.device)
-        solver = LevenbergMarquardtConfig(max_steps=self.config.solver.steps)
-        summary: SolveSummary | None = None
-        all_free = "pose" in free
-        for k in range(rounds):
-            if all_free and (k < CHART_ROUNDS or k % 2 == 0):
+        for plan, widen, new_chart in plans:
+            if new_chart:
                 chart = self.space.chart(state.people)
-            widen = schedule.widen[k] if k < len(schedule.widen) else 1.0
-            depth = not schedule.depth_waits or (all_free and k >= schedule.depth_waits)
-            parts = Parts(all_free, scale, depth, contour=all_free and k >= schedule.contour_waits)
-            fit = self.problem(state, chart, free, widen, parts)
-            state, summary = minimize(fit, state, solver, damping)
-            damping = summary.damping.clamp(max=1.0)
+            fit = self.problem(state, chart, plan, self.robust(widen))
+            state, summary = minimize(fit, state, self.solver(), damping)
+            damping = summary.damping.clamp(max=MAX_CARRIED_DAMPING)
             steps = steps + summary.steps
-        assert summary is not None
         return Solved(state, fit, steps, summary.status)
 
 
 @lru_cache(maxsize=64)
 def _free_masks(
     layout: StepLayout, free: tuple[str, ...], focal: bool, scale: bool, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """(layout.size,) and (2,) bool, unknowns of people and of images that may move."""
+) -> tuple[Tensor, Tensor, bool]:
+    """(layout.size,) and (2,) bool, unknowns of people and of images that may move, and whether all may."""
     own = torch.zeros(layout.size, dtype=torch.bool)
     for name in free:
         own[getattr(layout, name)] = True
     shared = torch.zeros(2, dtype=torch.bool)
     shared[LOG_FOCAL], shared[LOG_SCALE] = focal, scale
-    return own.to(device), shared.to(device)
+    return own.to(device), shared.to(device), bool(own.all() & shared.all())
 
 
 def flat_chart(people: PersonState) -> Chart:

@@ -50,11 +50,11 @@ class Matches(TensorStruct):
 
 @dataclass(frozen=True)
 class RobustScales:
-    """Geman-McClure scales in sigmas."""
+    """Geman-McClure scales in sigmas, () each; tensors where a CUDA graph reads them anew in every replay."""
 
-    keypoints: float
-    depth: float
-    contour: float
+    keypoints: float | Tensor
+    depth: float | Tensor
+    contour: float | Tensor
 
 
 @dataclass
@@ -73,7 +73,7 @@ class BodyFit:
         robust: Kernel scales.
         layout: Columns of a step.
         free: (layout.size,) bool and ``free_shared`` (2,) bool: unknowns that may move.
-        pose_moves: Whether the pose is among them.
+        pose_moves: Whether the pose is among them; freezes: whether any may not move.
     """
 
     body: Body
@@ -92,6 +92,7 @@ class BodyFit:
     free: Tensor
     free_shared: Tensor
     pose_moves: bool
+    freezes: bool
 
     @property
     def num_images(self) -> int:
@@ -170,6 +171,10 @@ class BodyFit:
             at_depth, at_rim = self._surface_points(people, skeleton, hit)
             block = block + self._block("depth", depth, at_depth, skeleton, people)
             block = block + self._block("contour", contour, at_rim, skeleton, people)
+        for prior in self.pose_priors:
+            gradient, hessian = prior.normal(people.pose[:, :NUM_BODY_JOINTS])
+            block.block[:, self.layout.pose, self.layout.pose].add_(hessian)
+            block.block_gradient[:, self.layout.pose].add_(gradient)
         return self._freeze(self._with_priors(block, state))
 
     def retract(self, state: FitState, block_step: Tensor, shared_step: Tensor, damping: Tensor) -> FitState:
@@ -271,7 +276,8 @@ class BodyFit:
 
     def _scale(self, term: str) -> Tensor:
         """() sigmas, on the device."""
-        return torch.full((), getattr(self.robust, term), dtype=self.center.dtype, device=self.center.device)
+        scale = getattr(self.robust, term)
+        return scale if isinstance(scale, Tensor) else self.center.new_full((), scale)
 
     def _block(
         self, term: str, rows: Rows, points: PosedPoints, skeleton: Skeleton, people: PersonState
@@ -281,13 +287,11 @@ class BodyFit:
     def _with_priors(self, block: PersonBlock, state: FitState) -> ArrowSystem:
         people, pose = state.people, self.layout.pose
         block = self._in_chart(block)
-        prior = self.person_prior.jacobian(people, self.layout)
-        hessian = block.block + prior.mT @ prior
-        hessian.diagonal(dim1=-2, dim2=-1)[:, pose] += 1
-        residual = self.person_prior.residual(people)
-        gradient = block.block_gradient + (prior.mT @ residual[..., None])[..., 0]
+        hessian, gradient = block.block, block.block_gradient
+        self.person_prior.add_normal(people, self.layout, hessian, gradient)
+        hessian.diagonal(dim1=-2, dim2=-1)[:, pose].add_(1)
         if self.pose_moves:
-            gradient[:, pose] += self.space.offset(self.chart, people)
+            gradient[:, pose].add_(self.space.offset(self.chart, people))
         weight = self.image_prior.precision()
         count = len(weight)
         shared = scatter_sum(block.shared, self.group, count) + torch.diag_embed(weight**2)
@@ -311,6 +315,8 @@ class BodyFit:
 
     def _freeze(self, system: ArrowSystem) -> ArrowSystem:
         """Frozen unknowns keep a unit diagonal and no gradient, so that their step is zero."""
+        if not self.freezes:
+            return system
         own, shared = self.free.to(system.block.dtype), self.free_shared.to(system.block.dtype)
         return ArrowSystem(
             system.block * own[:, None] * own + torch.diag(1 - own),

@@ -99,10 +99,10 @@ def rasterize(
         raise ValueError(f"K must be ({n}, 3, 3), one for each mesh; got {tuple(K.shape)}")
     if min(size) < 1:
         raise ValueError(f"size must be (H, W) of at least one pixel; got {tuple(size)}")
-    if backend == "auto":
-        backend = "triton" if use_triton(vertices) else "torch"
-    if backend not in _BACKENDS:
+    if backend not in ("auto", *_BACKENDS):
         raise ValueError(f"unknown backend {backend!r}; use one of auto, {', '.join(_BACKENDS)}")
-    draw = importlib.import_module(_BACKENDS[backend]).rasterize
     with torch.no_grad():
+        if backend == "auto":
+            backend = "triton" if use_triton(vertices) else "torch"
+        draw = importlib.import_module(_BACKENDS[backend]).rasterize
         return draw(vertices, faces, K, size, cull_backfaces)

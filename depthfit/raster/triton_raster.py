@@ -1,7 +1,7 @@
 """Z-buffer in two Triton kernels, for CUDA.
 
-The same arithmetic in the same order as :mod:`depthfit.raster.torch_raster` (snapped corners, edge functions
-in float64, no fused multiply-add), so that the same triangles win. One lane a triangle walks the pixels of its
+The same arithmetic in the same order as :mod:`depthfit.raster.torch_raster` (snapped corners, edges in
+float64, no fused multiply-add), so that the same triangles win. One lane a triangle walks the pixels of its
 box and lowers ``depth bits << 32 | face`` with a 64-bit atomic minimum: ties go to the lowest face whatever
 the order. A second kernel turns keys into fragments. Nothing is asked of the device, so calls can be captured
 in a CUDA graph.

@@ -44,17 +44,27 @@ class PersonPrior(TensorStruct):
         height = ((self.height_row * people.betas).sum(-1) - self.height_target)[:, None]
         return torch.cat([root, betas, clothes, people.field / self.field_sigma, height], -1)
 
-    def jacobian(self, people: PersonState, layout: StepLayout) -> Tensor:
-        """(N, rows of :meth:`residual`, layout.size)."""
-        n, b, c, k = len(people.root), layout.num_betas, layout.num_clothes, layout.num_field
-        rows = people.root.new_zeros(n, 3 + b + c + k + 1, layout.size)
-        error = so3.log(people.root @ self.root.mT)
-        rows[:, :3, layout.root] = so3.right_jacobian_inverse(-error) / self.root_sigma[:, None, None]
-        rows[:, 3 : 3 + b, layout.betas] = torch.diag_embed(1 / self.betas_sigma)
-        rows[:, 3 + b : 3 + b + c, layout.clothes] = torch.diag_embed(1 / self.clothes_sigma)
-        rows[:, 3 + b + c : 3 + b + c + k, layout.field] = torch.diag_embed(1 / self.field_sigma)
-        rows[:, 3 + b + c + k, layout.betas] = self.height_row
-        return rows
+    def add_normal(self, people: PersonState, layout: StepLayout, hessian: Tensor, gradient: Tensor) -> None:
+        """Add J^T J (N, P, P) and J^T r (N, P) of :meth:`residual` r in place, with columns as in ``layout``.
+
+        J is diagonal but for the root's rotation and the known height.
+        """
+        error = so3.log(people.root @ self.root.mT) / self.root_sigma[:, None]
+        turn = so3.right_jacobian_inverse(-error * self.root_sigma[:, None]) / self.root_sigma[:, None, None]
+        hessian[:, layout.root, layout.root].add_(turn.mT @ turn)
+        gradient[:, layout.root].add_((turn.mT @ error[..., None])[..., 0])
+        height = (self.height_row * people.betas).sum(-1) - self.height_target
+        hessian[:, layout.betas, layout.betas].add_(self.height_row[:, :, None] * self.height_row[:, None])
+        gradient[:, layout.betas].add_(self.height_row * height[:, None])
+        diagonal = hessian.diagonal(dim1=-2, dim2=-1)
+        for columns, value, mean, sigma in (
+            (layout.betas, people.betas, self.betas, self.betas_sigma),
+            (layout.clothes, people.clothes, self.clothes, self.clothes_sigma),
+            (layout.field, people.field, 0.0, self.field_sigma),
+        ):
+            precision = sigma**-2
+            diagonal[:, columns].add_(precision)
+            gradient[:, columns].add_((value - mean) * precision)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ The same mathematics as :mod:`depthfit.residuals.depth`, :mod:`.contour` and :mo
 at a time, makes their columns in registers and adds their products to the normal equations, so that the
 Jacobian never lies in memory. Columns stand in four tiles of 32 lanes,
 
-    tile        x              y                     z                     other
-    lanes  0-21 turns about x  turns about y         turns about z         clothes (0-24), bearing, distance,
-    lanes 22-31 betas          first 10 of the field last 10 of the field  focal, depth scale, residual (25-30)
+    tile         x             y                z                other
+    lanes  0-21  turns         turns            turns            0-24: clothes; 25-30: bearing, distance,
+    lanes 22-31  betas         field, first 10  field, last 10   focal, depth scale, residual
 
 which interleave to 128. Products go through the matrix units as three tf32 products each (``tf32x3``), which
 keeps float32's precision.
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from depthfit.body.model import Body
 from depthfit.body.tree import joint_tree
-from depthfit.joints import NUM_BODY_JOINTS, NUM_JOINTS
+from depthfit.joints import NUM_JOINTS
 from depthfit.residuals.rows import PersonBlock, split_gram
 from depthfit.residuals.triton_surface import (
     TILE,
@@ -38,7 +38,7 @@ from depthfit.residuals.triton_surface import (
 )
 from depthfit.state import LOG_FOCAL, LOG_SCALE, NUM_SHARED, StepLayout
 
-_ROWS, _WARPS = 32, 8
+_ROWS, _WARPS = 32, 4
 _TURNS, _SPARE = 22, 10
 """Joints that turn (root and body), and lanes beside them in each of their tiles."""
 _MOST_CLOTHES = 25
@@ -238,22 +238,21 @@ def _normal_kernel(
     wide = tl.arange(0, 4 * TILE)
     column = tl.load(slot + wide)
     used = column >= 0
-    tl.store(
-        out + column[:, None] * SIZE + column[None], gram, mask=used[:, None] & used[None]
-    )
+    tl.store(out + column[:, None] * SIZE + column[None], gram, mask=used[:, None] & used[None])
 
 
-def normal_block(
-    body: Body, surface: Surface, term: str, scale: Tensor, layout: StepLayout
-) -> PersonBlock:
-    """The ``depth`` or ``contour`` rows' part of the normal equations, Geman-McClure's ``scale`` () in sigmas.
+def normal_block(body: Body, surface: Surface, term: str, scale: Tensor, layout: StepLayout) -> PersonBlock:
+    """The ``depth`` or ``contour`` rows' part of the normal equations.
 
     The same as :func:`depthfit.residuals.rows.normal_block` of the term's rows; see :func:`fits`.
+    ``scale`` () is Geman-McClure's, in sigmas.
     """
     tensors, count, first = arguments(surface, term)
     tables, size = surface.tables, layout.size + NUM_SHARED + 1
     below, slot = _constants(layout, scale.device)
     out = tables.joint.new_zeros(len(tables.joint), size, size)
+    if not count:
+        return split_gram(out, layout)
     _normal_kernel[(len(out),)](
         surface.index, surface.rest, surface.posed, body.weights, body.shapedirs, below, slot, *tensors,
         tables.joint, tables.frame, tables.shape, tables.camera, tables.clothes, tables.field, scale, out,

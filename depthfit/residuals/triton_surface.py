@@ -287,7 +287,9 @@ def cost(surface: Surface, term: str, scale: Tensor) -> Tensor:
     """(N,) robust cost of the ``depth`` or ``contour`` rows, Geman-McClure's ``scale`` () in sigmas."""
     tensors, count, first = arguments(surface, term)
     tables = surface.tables
-    out = torch.empty_like(tables.camera[:, 0])
+    out = torch.zeros_like(tables.camera[:, 0])
+    if not count:
+        return out
     _cost_kernel[(len(out),)](
         surface.posed, *tensors, tables.camera, tables.clothes, tables.field, scale, out,
         count, first, surface.index.shape[1],

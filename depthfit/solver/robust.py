@@ -39,10 +39,10 @@ class GemanMcClure:
     Source: Geman & McClure, "Statistical methods for tomographic image reconstruction" (1987).
 
     Attributes:
-        scale: c, in sigmas.
+        scale: c, in sigmas; a number, or a () tensor.
     """
 
-    scale: float
+    scale: float | Tensor
 
     def value(self, squared: Tensor) -> Tensor:
         return squared / (1 + squared / self.scale**2)

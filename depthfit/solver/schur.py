@@ -32,8 +32,9 @@ class ArrowSystem(TensorStruct):
 
     def damped(self, group: Tensor, damping: Tensor) -> ArrowSystem:
         """Marquardt's damping: the diagonals grow by ``damping`` (I,) of themselves."""
-        block = self.block + torch.diag_embed(damping[group, None] * self.block.diagonal(dim1=-2, dim2=-1))
-        shared = self.shared + torch.diag_embed(damping[:, None] * self.shared.diagonal(dim1=-2, dim2=-1))
+        block, shared = self.block.clone(), self.shared.clone()
+        block.diagonal(dim1=-2, dim2=-1).mul_(1 + damping[group, None])
+        shared.diagonal(dim1=-2, dim2=-1).mul_(1 + damping[:, None])
         return self.replace(block=block, shared=shared)
 
     def solve(self, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,8 +92,8 @@ class ArrowSystem(TensorStruct):
 
 
 def _substitute(factor: Tensor, rhs: Tensor) -> Tensor:
-    """Forward and back substitution with a lower factor. On a GPU, unlike ``cholesky_solve``, it is two batched
-    calls for any number of right-hand sides, and can be captured in a CUDA graph."""
+    """Forward and back substitution with a lower factor. Unlike ``cholesky_solve``, these are two batched
+    calls on a GPU, for any number of right-hand sides, and a CUDA graph can hold them."""
     forward = torch.linalg.solve_triangular(factor, rhs, upper=False)
     return torch.linalg.solve_triangular(factor.mT, forward, upper=True)
 

@@ -17,7 +17,7 @@ from depthfit.evidence.mask import mask_contour
 from depthfit.fit import FitConfig, Fitter, search
 from depthfit.fit.hypotheses import bends_naturally
 from depthfit.fit.inputs import ImageInput, OutlineInput
-from depthfit.fit.stages import ALL_UNKNOWNS, Parts, flat_chart
+from depthfit.fit.stages import ALL_UNKNOWNS, Parts, Plan, flat_chart
 from depthfit.joints import JOINT_INDEX
 from depthfit.state import FitState, ImageState
 from tests.fit.scenes import FOCAL, exact_config, exact_image
@@ -111,7 +111,9 @@ def test_a_limb_outside_the_mask_pays(body: Body) -> None:
     costs, uncovered = [], []
     for pose in (people.pose, lifted):
         state = FitState(people.replace(pose=pose), camera)
-        fit = scheduler.problem(state, flat_chart(state.people), ALL_UNKNOWNS, 1.0, Parts())
+        fit = scheduler.problem(
+            state, flat_chart(state.people), Plan(ALL_UNKNOWNS, Parts()), scheduler.robust(1.0)
+        )
         costs.append(float(fit.person_costs(state)["contour"]))
         uncovered.append(float(fit.matches.uncovered))
     assert uncovered[0] < 0.002

@@ -130,6 +130,7 @@ def _problem(terms: str) -> BodyFit:
         free=torch.ones(LAYOUT.size, dtype=torch.bool),
         free_shared=torch.ones(2, dtype=torch.bool),
         pose_moves=True,
+        freezes=False,
     )
 
 
