@@ -15,8 +15,8 @@ def _has_triton() -> bool:
 
 
 def use_triton(like: Tensor) -> bool:
-    """Whether tensors like this one go to the Triton kernels: float32 on CUDA, with Triton installed,
-    and no gradient asked for, which kernels do not give. An error of a kernel is an error; nothing falls back.
+    """Whether tensors like this one go to the Triton kernels: float32 on CUDA, with Triton installed, and no
+    gradient asked for, which kernels do not give. An error of a kernel is an error; nothing falls back.
     """
     ready = like.is_cuda and like.dtype == torch.float32 and not torch.is_grad_enabled()
     return ready and _has_triton()

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""The maps of :mod:`depthfit.so3`, whose docstrings say what they are, as one Triton kernel each, for CUDA."""
+"""The maps of :mod:`depthfit.so3`, whose docstrings say what they are, as Triton kernels, for CUDA."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _log_kernel(rotation, out, count, LANES: tl.constexpr):
 
 @triton.jit
 def _atan(t):
-    """atan on [0, 1]: reduced by atan t = 2 atan(t / (1 + sqrt(1 + t^2))) to [0, tan(pi / 8)], then its series."""
+    """atan on [0, 1]: atan t = 2 atan(t / (1 + sqrt(1 + t^2))) brings t below tan(pi / 8); then its series."""
     s = t / (1 + tl.sqrt(1 + t * t))
     q = s * s
     p = 1.0 / 11 - q * (1.0 / 13 - q * (1.0 / 15 - q / 17))

@@ -127,7 +127,8 @@ class Body(TensorStruct):
         parent = joint_tree(rest.device, rest.dtype).parent
         if use_triton(rest) and rest.ndim == 3:
             kernel = import_module("depthfit.body.triton_kinematics")
-            return Skeleton(*kernel.pose_joints(root, pose, rest, parent), rest)
+            rotation, position = kernel.pose_joints(root, pose, rest, parent)
+            return Skeleton(rotation, position, rest)
         rotation = global_rotations(root, pose)
         # The root is its own parent here, so its bone is zero.
         bone = rest - rest.index_select(-2, parent)

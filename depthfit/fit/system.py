@@ -267,12 +267,9 @@ class BodyFit:
         return depth, contour
 
     def _fused_block(self, state: FitState, skeleton: Skeleton) -> PersonBlock:
-        kernels, surface = import_module(NORMAL), self._surface(state, skeleton)
-        depth, contour = (
-            kernels.normal_block(self.body, surface, term, self._scale(term), self.layout)
-            for term in ("depth", "contour")
-        )
-        return depth + contour
+        surface = self._surface(state, skeleton)
+        scales = {term: self._scale(term) for term in ("depth", "contour")}
+        return import_module(NORMAL).normal_block(self.body, surface, scales, self.layout)
 
     def _scale(self, term: str) -> Tensor:
         """() sigmas, on the device."""

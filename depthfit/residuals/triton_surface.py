@@ -213,12 +213,12 @@ def contour_row(posed, at, xy, normal, row, live, camera, thickness, sigma):
 
 
 @triton.jit
-def amount(table, amplitudes, row, live, first, COUNT: tl.constexpr):
-    """Rows of a table (rows, COUNT), its column 0 at lane ``first``, and their products with amplitudes."""
-    column = tl.arange(0, TILE) - first
-    here = (column >= 0) & (column < COUNT)
-    tile = tl.load(table + row[:, None] * COUNT + column[None], mask=live[:, None] & here[None], other=0.0)
-    return tile, tl.sum(tile * tl.load(amplitudes + column, mask=here, other=0.0)[None], 1)
+def amount(table, amplitudes, row, live, COUNT: tl.constexpr):
+    """Rows of a table (rows, COUNT) and their products with amplitudes (COUNT,)."""
+    lane = tl.arange(0, TILE)
+    here = lane < COUNT
+    tile = tl.load(table + row[:, None] * COUNT + lane[None], mask=live[:, None] & here[None], other=0.0)
+    return tile, tl.sum(tile * tl.load(amplitudes + lane, mask=here, other=0.0)[None], 1)
 
 
 @triton.jit
@@ -238,11 +238,11 @@ def _cost_kernel(
         row = person * count + place
         strength = tl.load(weight + row, mask=place < count, other=0.0)
         live = strength > 0
-        _, thickness = amount(cover, clothes + person * CLOTHES, row, live, 0, CLOTHES)
+        _, thickness = amount(cover, clothes + person * CLOTHES, row, live, CLOTHES)
         if DEPTH:
             smooth = tl.zeros([ROWS], tl.float32)
             if FIELD > 0:
-                _, smooth = amount(basis, field + person * FIELD, row, live, 0, FIELD)
+                _, smooth = amount(basis, field + person * FIELD, row, live, FIELD)
             r, _, _, _, _, _, _, _, _, _ = depth_row(
                 posed, first + place * 3, xy, row, live, camera, thickness, smooth, log_depth, sigma
             )
