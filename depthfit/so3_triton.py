@@ -92,7 +92,7 @@ def _log_kernel(rotation, out, count, LANES: tl.constexpr):
 
 @triton.jit
 def _atan(t):
-    """atan on [0, 1]: atan t = 2 atan(t / (1 + sqrt(1 + t^2))) brings t below tan(pi / 8); then its series."""
+    """atan on [0, 1]: atan t = 2 atan(t / (1 + sqrt(1 + t^2))) brings t below tan(pi / 8)."""
     s = t / (1 + tl.sqrt(1 + t * t))
     q = s * s
     p = 1.0 / 11 - q * (1.0 / 13 - q * (1.0 / 15 - q / 17))

@@ -2,10 +2,10 @@
 """Columns of the depth and contour rows as a Triton kernel, for CUDA, and their normal equations.
 
 The same mathematics as :mod:`depthfit.residuals.depth`, :mod:`.contour` and :mod:`.rows` with
-:mod:`depthfit.body.points`, which are the reference. A program makes the columns of a few rows of a person, in
-tiles of rows by joints, shapes and amplitudes; what the rows' points are made of (arms, blends, triangles) never
-leaves the registers. The columns are written once and multiplied by cuBLAS in float32. To keep their products
-in the same kernel took longer: beside 128 x 128 sums there is no room for the rows' own tiles.
+:mod:`depthfit.body.points`, which are the reference. A program makes the columns of a few rows of a person,
+in tiles of rows by joints, shapes and amplitudes; what the rows' points are made of (arms, blends, triangles)
+never leaves the registers. The columns are written once and multiplied by cuBLAS in float32. To keep their
+products in the same kernel took longer: beside 128 x 128 sums there is no room for the rows' own tiles.
 """
 
 from __future__ import annotations
