@@ -11,7 +11,6 @@ import pytest
 from depthfit.bench.accuracy import AccuracyConfig, run_accuracy
 from depthfit.errors import InputError
 
-
 pytestmark = pytest.mark.timeout(600)
 
 
