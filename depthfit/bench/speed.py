@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import track
 
 from depthfit.atomic import atomic_path
-from depthfit.bench.speed_fit import FitSpeed, measure_fit, now, timed_fit
+from depthfit.bench.speed_fit import Case, FitSpeed, measure_fit, now, timed_fit
 from depthfit.bench.speed_plots import write_speed_plots
-from depthfit.bench.speed_race import ENTRIES, Race, draw_course, run_race
+from depthfit.bench.speed_race import ENTRIES, Course, Race, draw_course, run_race
 from depthfit.bench.speed_report import Costs, speed_report
 from depthfit.bench.speed_scenes import (
     SPACES,
     RepeatedFitter,
-    Space,
     read_inputs,
     repeat,
     scene_folders,
@@ -28,7 +28,7 @@ from depthfit.bench.speed_scenes import (
 )
 from depthfit.body.load import load_body
 from depthfit.errors import InputError
-from depthfit.fit import FitConfig, Fitter, ImageInput
+from depthfit.fit import FitConfig, Fitter
 from depthfit.fit.config import DepthConfig
 from depthfit.fit.stages import Scheduler
 from depthfit.report.score_plots import has_matplotlib
@@ -37,15 +37,11 @@ from depthfit.run.device import choose_device
 QUICK_IMAGES = 2
 COSTED = 4
 """Images by which the costs beside the fit are measured."""
-BATCHES = {"cpu": [1, 4, 16], "cuda": [1, 4, 16, 64, 256, 1024, 4096]}
-RACE_BATCHES = {"cpu": [1, 16], "cuda": [1, 1024]}
-DEVICE_SPACES = {"cpu": ["rotations", "tokens-open"], "cuda": list(SPACES)}
-"""The full-size tokenizer takes minutes on a CPU."""
 
 
 @dataclass
 class SpeedConfig:
-    """Settings of ``depthfit bench speed``. Empty lists take what suits the device.
+    """Settings of ``depthfit bench speed``. Lists that are null take what suits the device.
 
     Attributes:
         out: Folder of scenes, tables, plots and ``speed.json``.
@@ -57,8 +53,9 @@ class SpeedConfig:
         batches: Images a batch, for whole fits.
         spaces: rotations, tokens-open, tokens-full (a tokenizer of the official shape).
         depth: With the depth map, without it.
-        mixed: Also a batch with images of three sizes and one to three people each: its images, or zero.
-        solvers: lm, jacfwd, lbfgs, adam, adam-free; [none] for no comparison of solvers.
+        mixed_batches: Images a batch, of three sizes with one to three people each.
+        reference_batches: Images a batch, for whole fits by plain torch alone, where there are kernels.
+        solvers: lm, reference, jacfwd, lbfgs, adam, adam-free.
         race_batches: Images a batch, for the comparison of solvers.
         patience: s after which a solver is stopped, and after which a fit is not repeated.
         fit: Settings of the fit; 1,000 depth pixels a person unless given.
@@ -70,12 +67,13 @@ class SpeedConfig:
     quick: bool = False
     repeats: int = 3
     device: str = "cpu"
-    batches: list[int] = field(default_factory=list)
-    spaces: list[str] = field(default_factory=list)
+    batches: list[int] | None = None
+    spaces: list[str] | None = None
     depth: list[bool] = field(default_factory=lambda: [True, False])
-    mixed: int = 0
+    mixed_batches: list[int] | None = None
+    reference_batches: list[int] | None = None
     solvers: list[str] = field(default_factory=lambda: list(ENTRIES))
-    race_batches: list[int] = field(default_factory=list)
+    race_batches: list[int] | None = None
     patience: float = 60.0
     fit: FitConfig = field(default_factory=lambda: FitConfig(depth=DepthConfig(samples=1000)))
 
@@ -84,36 +82,57 @@ def run_speed(config: SpeedConfig) -> str:
     """Make the scenes where they are not there yet, measure, and return the Markdown report.
 
     It is also written to ``out/speed.md``, the figures to ``out/speed.json`` and, with matplotlib, plots
-    beside them, anew after every measurement. Seconds are those of the wall clock.
+    beside them; tables and figures anew after every measurement. Seconds are those of the wall clock.
 
     Raises:
         InputError: There is no such space, solver or device.
     """
     device = choose_device(config.device)
-    config = _settle(config, device)
-    _check("spaces", config.spaces, list(SPACES))
-    solvers = [name for name in config.solvers if name != "none"]
-    _check("solvers", solvers, list(ENTRIES))
-    bench = _Bench(replace(config, solvers=solvers), device)
+    plan = _plan(config, device)
+    _check("spaces", plan.spaces, list(SPACES))
+    _check("solvers", config.solvers, list(ENTRIES))
+    bench = _Bench(config, plan, device)
     for measure in track(list(bench.jobs()), description="Measuring"):
         measure()
         bench.save()
+    if has_matplotlib():
+        write_speed_plots(Path(config.out), bench.fits, bench.races, _place(device))
     return bench.report()
 
 
-def _settle(config: SpeedConfig, device: torch.device) -> SpeedConfig:
-    """The settings with the device's lists, and with the short ones of ``quick``."""
-    kind = device.type
-    config = replace(
-        config,
-        batches=config.batches or BATCHES[kind],
-        race_batches=config.race_batches or RACE_BATCHES[kind],
-        spaces=config.spaces or DEVICE_SPACES[kind],
+@dataclass(frozen=True)
+class _Plan:
+    """What to measure: see :class:`SpeedConfig`."""
+
+    spaces: list[str]
+    batches: list[int]
+    mixed: list[int]
+    reference: list[int]
+    races: list[int]
+
+
+PLANS = {
+    # The full-size tokenizer takes minutes on a CPU, which has no kernels either.
+    "cpu": _Plan(["rotations", "tokens-open"], [1, 4, 16], [8], [], [1, 16]),
+    "cuda": _Plan(list(SPACES), [1, 4, 16, 64, 256, 1024, 4096], [512], [1, 256], [1, 1024]),
+    "quick": _Plan(["rotations"], [QUICK_IMAGES], [], [], [QUICK_IMAGES]),
+}
+"""What suits a device, and what ``quick`` takes."""
+
+
+def _plan(config: SpeedConfig, device: torch.device) -> _Plan:
+    plan = PLANS["quick" if config.quick else device.type]
+
+    def known(wanted: list[Any] | None, usual: list[Any]) -> list[Any]:
+        return usual if wanted is None else wanted
+
+    return _Plan(
+        known(config.spaces, plan.spaces),
+        known(config.batches, plan.batches),
+        known(config.mixed_batches, plan.mixed),
+        known(config.reference_batches, plan.reference),
+        known(config.race_batches, plan.races),
     )
-    if not config.quick:
-        return config
-    short = [QUICK_IMAGES]
-    return replace(config, images=QUICK_IMAGES, repeats=1, batches=short, race_batches=short)
 
 
 def _check(setting: str, names: list[str], known: list[str]) -> None:
@@ -125,37 +144,69 @@ def _check(setting: str, names: list[str], known: list[str]) -> None:
 class _Bench:
     """The measurements of one call and what they have given so far."""
 
-    def __init__(self, config: SpeedConfig, device: torch.device) -> None:
-        self.config, self.device, self.body = config, device, load_body()
+    def __init__(self, config: SpeedConfig, plan: _Plan, device: torch.device) -> None:
+        self.config, self.plan, self.device, self.body = config, plan, device, load_body()
+        self.images, self.repeats = (QUICK_IMAGES, 1) if config.quick else (config.images, config.repeats)
         self.fits, self.races = list[FitSpeed](), list[Race]()
-        folders = scene_folders(Path(config.out), config.seed, config.images, mixed=False)
+        folders = scene_folders(Path(config.out), config.seed, self.images, mixed=False)
         began = now(device)
         self.inputs = read_inputs(folders, config.fit, config.seed)
         reading = (now(device) - began) / len(self.inputs)
-        self.costs = self._costs(self.inputs[:COSTED], reading)
+        self.costs = self._outside(reading)
+        self.case = Case("rotations")
+        self.engine: RepeatedFitter | None = None
+        self.once: Scheduler | None = None
+        self.course: Course | None = None
 
     def jobs(self) -> Iterator[Callable[[], None]]:
         """Every measurement, to be made in order."""
-        config = self.config
-        for name in config.spaces:
-            for depth in config.depth:
-                yield partial(self._fits, SPACES[name], depth)
-        if config.mixed:
-            yield self._mixed
-        if config.solvers:
-            for images in config.race_batches:
-                yield partial(self._draw, images)
-                for solver in config.solvers:
-                    yield partial(self._race, solver)
+        plan, config = self.plan, self.config
+        cases = [(Case(name, depth), plan.batches) for name in plan.spaces for depth in config.depth]
+        cases.append((Case("rotations", plain=True), plan.reference))
+        cases.append((Case("rotations", mixed=True), plan.mixed))
+        for case, batches in cases:
+            if batches:
+                yield partial(self._open, case)
+            for images in batches:
+                yield partial(self._fit, images)
+        for images in plan.races if config.solvers else []:
+            yield partial(self._draw, images)
+            for solver in config.solvers:
+                yield partial(self._race, solver)
 
-    def _open(self, inputs: list[ImageInput], space: Space, depth: bool) -> tuple[RepeatedFitter, Scheduler]:
-        fit = self.config.fit
-        fit = replace(fit, depth=replace(fit.depth, use=depth))
-        return speed_fitter(inputs, space, fit, self.device, self.body)
+    def _open(self, case: Case) -> None:
+        """Make ready what the next measurements fit."""
+        config, inputs = self.config, self.inputs
+        if case.mixed:
+            folders = scene_folders(Path(config.out), config.seed, self.images, mixed=True)
+            inputs = read_inputs(folders, config.fit, config.seed)
+        fit = replace(config.fit, depth=replace(config.fit.depth, use=case.depth))
+        # The batch before goes before this one comes.
+        self.engine = self.once = self.course = None
+        self.case = case
+        self.engine, self.once = speed_fitter(inputs, SPACES[case.space], fit, self.device, self.body)
 
-    def _costs(self, inputs: list[ImageInput], reading: float) -> Costs:
+    def _fit(self, images: int) -> None:
+        assert self.engine is not None
+        assert self.once is not None
+        patience = self.config.patience
+        found = measure_fit(self.engine, self.once, images, self.repeats, patience, self.case)
+        self.fits.append(found)
+
+    def _draw(self, images: int) -> None:
+        """Make the problem of the next races: one batch, joint rotations with depth."""
+        self._open(Case("rotations"))
+        assert self.once is not None
+        self.course = draw_course(repeat(self.once, images))
+
+    def _race(self, solver: str) -> None:
+        assert self.course is not None
+        self.races.append(run_race(self.course, solver, self.repeats, self.config.patience))
+
+    def _outside(self, reading: float) -> Costs:
         """What a person costs beside the fit itself."""
-        engine, once = self._open(inputs, SPACES["rotations"], depth=True)
+        inputs = self.inputs[:COSTED]
+        engine, once = speed_fitter(inputs, SPACES["rotations"], self.config.fit, self.device, self.body)
         people = len(once.batch.group)
         began = now(self.device)
         with torch.no_grad():
@@ -167,39 +218,16 @@ class _Bench:
         engine.fit(inputs)
         return Costs(reading, prepared / people, (now(self.device) - began) / people)
 
-    def _fits(self, space: Space, depth: bool) -> None:
-        engine, once = self._open(self.inputs, space, depth)
-        labels = (space.name, depth, False)
-        for images in self.config.batches:
-            found = measure_fit(engine, once, images, self.config.repeats, self.config.patience, labels)
-            self.fits.append(found)
-
-    def _mixed(self) -> None:
-        config = self.config
-        folders = scene_folders(Path(config.out), config.seed, config.images, mixed=True)
-        inputs = read_inputs(folders, config.fit, config.seed)
-        engine, once = self._open(inputs, SPACES["rotations"], depth=True)
-        labels = ("rotations", True, True)
-        found = measure_fit(engine, once, config.mixed, config.repeats, config.patience, labels)
-        self.fits.append(found)
-
-    def _draw(self, images: int) -> None:
-        """Make the problem of the next races: one batch, joint rotations with depth."""
-        _, once = self._open(self.inputs, SPACES["rotations"], depth=True)
-        self.course = draw_course(repeat(once, images))
-
-    def _race(self, solver: str) -> None:
-        self.races.append(run_race(self.course, solver, self.config.repeats, self.config.patience))
-
     def report(self) -> str:
-        config, place = self.config, _place(self.device)
-        return speed_report(self.fits, self.races, self.costs, config.images, config.repeats, place)
+        place = _place(self.device)
+        gpu = self.device.type == "cuda"
+        return speed_report(self.fits, self.races, self.costs, self.images, self.repeats, place, gpu)
 
     def save(self) -> None:
         """Write what is known so far."""
-        out, place = Path(self.config.out), _place(self.device)
+        out = Path(self.config.out)
         figures = {
-            "place": place,
+            "place": _place(self.device),
             "fits": [asdict(fit) for fit in self.fits],
             "races": [asdict(race) for race in self.races],
             "costs": asdict(self.costs),
@@ -208,8 +236,6 @@ class _Bench:
             temporary.write_text(self.report() + "\n")
         with atomic_path(out / "speed.json") as temporary:
             temporary.write_text(json.dumps(figures, indent=1) + "\n")
-        if has_matplotlib():
-            write_speed_plots(out, self.fits, self.races, place)
 
 
 def _place(device: torch.device) -> str:

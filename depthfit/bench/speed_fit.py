@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import torch
@@ -17,6 +18,7 @@ from depthfit.fit.fitter import Fitted
 from depthfit.fit.space import RotationSpace, TokenSpace
 from depthfit.fit.stages import Scheduler
 from depthfit.fit.system import BodyFit
+from depthfit.kernels import plain_torch
 from depthfit.solver import ArrowSystem
 
 ASSOCIATE, CHART, LINEARIZE = "association", "chart", "linearise"
@@ -36,25 +38,50 @@ WATCHED = (
 OUT_OF_MEMORY = "out of memory"
 
 
+@dataclass(frozen=True)
+class Case:
+    """One line of figures.
+
+    Attributes:
+        space: Name of the pose space.
+        depth: Whether the depth map counts.
+        mixed: Images of several sizes with one to three people.
+        plain: By the reference path, plain torch, where there are kernels.
+    """
+
+    space: str
+    depth: bool = True
+    mixed: bool = False
+    plain: bool = False
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        extra = (
+            "" if self.depth else ", without depth",
+            ", mixed sizes" if self.mixed else "",
+            ", plain torch" if self.plain else "",
+        )
+        return self.space + "".join(extra)
+
+
 @dataclass
 class FitSpeed:
     """Whole fits of one batch.
 
     Attributes:
-        space: Name of the pose space; depth: whether the depth map counts; mixed: images of several sizes
-            with one to three people.
+        case: What is fitted, and how.
         images, people: In the batch.
         seconds: Of each timed run; the batch lies ready on the device.
         first: s of the first run, compilation and allocation included.
         steps: Accepted steps of an image, median, all ways in together.
         peak_gib: Peak memory of the device over the timed runs; of the process on a CPU.
-        shares: Share of the time by stage, of one more run that waits for the device at every stage.
+        shares: Share of the time by stage. On a GPU, of one more run that waits for the device at every stage
+            and launches every kernel from Python: recorded rounds have no stages.
         failed: Why there are no figures, or empty.
     """
 
-    space: str
-    depth: bool
-    mixed: bool
+    case: Case
     images: int
     people: int
     seconds: list[float] = field(default_factory=list)
@@ -71,40 +98,53 @@ class FitSpeed:
 
 
 def measure_fit(
-    engine: RepeatedFitter,
-    once: Scheduler,
-    images: int,
-    repeats: int,
-    patience: float,
-    labels: tuple[str, bool, bool],
+    engine: RepeatedFitter, once: Scheduler, images: int, repeats: int, patience: float, case: Case
 ) -> FitSpeed:
     """Fit ``images`` images, the scheduler's own over and over, ``repeats`` times after one run to warm up.
 
     Args:
         patience: s of timed runs after which no further one is begun.
-        labels: Space, depth and mixed of :class:`FitSpeed`.
     """
     release(engine.device)
-    out = FitSpeed(*labels, images, 0)
+    out = FitSpeed(case, images, 0)
     try:
-        engine.ready = repeat(once, images)
+        engine.ready = repeat(replace(once, graphs=None) if case.plain else once, images)
         out.people = len(engine.ready.batch.group)
-        out.first, fitted = timed_fit(engine)
-        out.steps = float(fitted.after.steps.float().median())
-        del fitted
-        reset_peak(engine.device)
-        while len(out.seconds) < repeats and sum(out.seconds) < patience:
-            out.seconds.append(timed_fit(engine)[0])
-        out.peak_gib = peak_gib(engine.device)
-        clock = StageClock(engine.device)
-        with clock.watching(WATCHED), clock.stage(REST):
-            engine.solve([])
-        total = sum(clock.seconds.values())
-        out.shares = {name: clock.seconds.get(name, 0.0) / total for name in STAGES}
+        with plain_torch() if case.plain else nullcontext():
+            _measure(out, engine, repeats, patience)
     except torch.cuda.OutOfMemoryError:
         out.failed = OUT_OF_MEMORY
     release(engine.device)
     return out
+
+
+def _measure(out: FitSpeed, engine: RepeatedFitter, repeats: int, patience: float) -> None:
+    out.first, fitted = timed_fit(engine)
+    out.steps = float(fitted.after.steps.float().median())
+    del fitted
+    reset_peak(engine.device)
+    # Where nothing runs beside Python, watching costs nothing: the first timed run is split as well.
+    split_first = engine.device.type == "cpu"
+    while len(out.seconds) < repeats and sum(out.seconds) < patience:
+        if split_first and not out.seconds:
+            out.seconds.append(_split(out, engine))
+        else:
+            out.seconds.append(timed_fit(engine)[0])
+    out.peak_gib = peak_gib(engine.device)
+    if not split_first:
+        # A recorded round has no stages to watch.
+        engine.ready = replace(engine.ready, graphs=None)
+        _split(out, engine)
+
+
+def _split(out: FitSpeed, engine: RepeatedFitter) -> float:
+    """Shares by stage of one run; returns its seconds."""
+    clock = StageClock(engine.device)
+    with clock.watching(WATCHED), clock.stage(REST):
+        engine.solve([])
+    total = sum(clock.seconds.values())
+    out.shares = {name: clock.seconds.get(name, 0.0) / total for name in STAGES}
+    return total
 
 
 def timed_fit(engine: RepeatedFitter) -> tuple[float, Fitted]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from depthfit.atomic import atomic_path
-from depthfit.bench.speed_fit import STAGES, FitSpeed
+from depthfit.bench.speed_fit import STAGES, Case, FitSpeed
 from depthfit.bench.speed_race import ENTRIES, EQUAL, Race
 
 LEAST_EXCESS = 1e-5
@@ -44,22 +44,23 @@ def _fits(figure_class: type[Any], fits: list[FitSpeed]) -> Any:
     """People a second by batch, and where the time of the largest batch goes."""
     figure = figure_class(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    groups: dict[tuple[str, bool, bool], list[FitSpeed]] = {}
+    groups: dict[Case, list[FitSpeed]] = {}
     for fit in fits:
-        groups.setdefault((fit.space, fit.depth, fit.mixed), []).append(fit)
-    spaces = list(dict.fromkeys(fit.space for fit in fits))
-    for (space, depth, mixed), rows in groups.items():
-        label = f"{space}{'' if depth else ', without depth'}{', mixed sizes' if mixed else ''}"
-        style = {"color": f"C{spaces.index(space)}", "marker": "D" if mixed else "o", "markersize": 4}
+        groups.setdefault(fit.case, []).append(fit)
+    spaces = list(dict.fromkeys(case.space for case in groups))
+    for case, rows in groups.items():
+        marker = "D" if case.mixed else "x" if case.plain else "o"
+        style = {"color": f"C{spaces.index(case.space)}", "marker": marker, "markersize": 4}
         people, rate = [r.people for r in rows], [r.rate for r in rows]
-        left.loglog(people, rate, linestyle="-" if depth else ":", label=label, **style)
+        line = "--" if case.plain else "-" if case.depth else ":"
+        left.loglog(people, rate, linestyle=line, label=case.label, **style)
     left.set_xlabel("people in the batch")
     left.set_ylabel("people a second")
     left.grid(True, which="major", alpha=0.4)
     left.legend(fontsize=8)
-    last = [rows[-1] for (_, depth, mixed), rows in groups.items() if depth and not mixed]
+    last = [max(rows, key=lambda r: r.people) for case, rows in groups.items() if case == Case(case.space)]
     base = [0.0] * len(last)
-    names = [f"{row.space}\n{row.people} people" for row in last]
+    names = [f"{row.case.space}\n{row.people} people" for row in last]
     for k, stage in enumerate(STAGES):
         shares = [100 * row.shares[stage] for row in last]
         right.bar(names, shares, bottom=base, color=f"C{k}", width=0.6, label=stage)

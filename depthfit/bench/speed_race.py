@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
@@ -27,6 +28,7 @@ from depthfit.bench.speed_rivals import (
 )
 from depthfit.fit.search import SCHEDULES
 from depthfit.fit.stages import Scheduler
+from depthfit.kernels import plain_torch
 
 EQUAL, NEAR = 1e-4, 1e-2
 """A mean cost is equal to LM's if it is at most this part above it, and near at this."""
@@ -47,13 +49,15 @@ class Entry:
         label: What the tables call it.
         run: The whole schedule.
         warm: A few steps of it.
-        grad: It differentiates.
+        grad: It asks for gradients.
+        kernels: It may use Triton's kernels, which have no derivatives; else it runs on plain torch.
     """
 
     label: str
     run: Solver
     warm: Solver
     grad: bool = False
+    kernels: bool = False
 
 
 LM_STEPS = 24
@@ -79,7 +83,8 @@ def _lbfgs_warm(problem: Problem, trace: Trace) -> None:
 
 _few = (Phase(ALL, WARM_UP),)
 ENTRIES = {
-    "lm": Entry("LM of the fit", _lm, partial(_lm, steps=2)),
+    "lm": Entry("LM of the fit", _lm, partial(_lm, steps=2), kernels=True),
+    "reference": Entry("the same in plain torch", _lm, partial(_lm, steps=2)),
     "jacfwd": Entry("LM, torch.func.jacfwd", _forward, partial(_forward, steps=2)),
     "lbfgs": Entry("L-BFGS, SMPLify-X's schedule", solve_lbfgs, _lbfgs_warm, grad=True),
     "adam": Entry(
@@ -164,7 +169,7 @@ def run_race(course: Course, solver: str, repeats: int, patience: float) -> Race
     out = Race(solver, len(problem.fit.group))
     release(device)
     try:
-        with torch.set_grad_enabled(entry.grad):
+        with torch.set_grad_enabled(entry.grad), nullcontext() if entry.kernels else plain_torch():
             before = now(device)
             warm = Trace(device)
             warm.begin()

@@ -8,6 +8,7 @@ from statistics import median
 
 from depthfit.bench.speed_fit import STAGES, FitSpeed
 from depthfit.bench.speed_race import ENTRIES, EQUAL, NEAR, Race
+from depthfit.bench.speed_scenes import MIXED_PEOPLE, MIXED_SIZES
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,27 @@ class Costs:
 
 
 def speed_report(
-    fits: Sequence[FitSpeed], races: Sequence[Race], costs: Costs, images: int, repeats: int, place: str
+    fits: Sequence[FitSpeed],
+    races: Sequence[Race],
+    costs: Costs,
+    images: int,
+    repeats: int,
+    place: str,
+    gpu: bool,
 ) -> str:
     """Both tables with how they were measured."""
+    sizes = ", ".join(f"{width} x {height}" for width, height in MIXED_SIZES)
     how = (
         f"{place}. {images} different synthetic images, repeated to the size of the batch; medians of at "
         f"most {repeats} runs after one to warm up; batches lie ready on the device. First run: compilation "
-        "and allocation included. Shares by one more run that waits for the device at every stage."
+        f"and allocation included. Mixed sizes: images of {sizes} px with one to {len(MIXED_PEOPLE)} "
+        "people; elsewhere 1280 x 960 with one person. "
+    )
+    how += (
+        "Shares by one more run that waits for the device at every stage and launches every kernel from "
+        "Python. Peak memory is the device's."
+        if gpu
+        else "Peak memory is the process's so far."
     )
     beside = (
         f"Beside the fit, a person: {1e3 * costs.reading:.1f} ms to read the files, "
@@ -41,12 +56,11 @@ def speed_report(
 
 def fit_table(fits: Sequence[FitSpeed]) -> str:
     """Whole fits, one row a batch."""
-    head = "| pose space | depth | people | people/s | s | first run s | LM steps | peak GiB |"
+    head = "| fit | people | people/s | s | first run s | LM steps | peak GiB |"
     lines = [head + "".join(f" {stage} |" for stage in STAGES)]
-    lines.append("|---|---|---|---|---|---|---|---|" + "---|" * len(STAGES))
+    lines.append("|---|---|---|---|---|---|---|" + "---|" * len(STAGES))
     for fit in fits:
-        name = f"{fit.space}, mixed" if fit.mixed else fit.space
-        start = f"| {name} | {'yes' if fit.depth else 'no'} | {fit.people} |"
+        start = f"| {fit.case.label} | {fit.people} |"
         if fit.failed:
             lines.append(f"{start} {fit.failed} |" + " |" * (4 + len(STAGES)))
             continue

@@ -134,8 +134,7 @@ class ForwardModeFit(BodyFit):
             return (*evidence, *priors)
 
         zero = state.images.log_focal.new_zeros(size + NUM_SHARED)
-        vertices = len(self.group) * self.vertices.shape[1]
-        together = max(1, FORWARD_BYTES // (vertices * FLOATS_A_VERTEX * zero.element_size()))
+        together = max(1, FORWARD_BYTES // (self.vertices.numel() * FLOATS_A_VERTEX * zero.element_size()))
         jacobians = _jacfwd(rows, zero, together)
         columns = [
             self._weighted(term, found, jacobian)

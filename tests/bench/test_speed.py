@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from depthfit import kernels
 from depthfit.bench import speed, speed_fit, speed_race
 from depthfit.bench.clock import StageClock
 from depthfit.bench.speed import SpeedConfig, run_speed
-from depthfit.bench.speed_fit import OUT_OF_MEMORY, STAGES, WATCHED, FitSpeed, measure_fit
+from depthfit.bench.speed_fit import OUT_OF_MEMORY, STAGES, WATCHED, Case, FitSpeed, measure_fit
 from depthfit.bench.speed_plots import write_speed_plots
 from depthfit.bench.speed_race import ENTRIES, Course, Race, draw_course, run_race
 from depthfit.bench.speed_report import fit_table, race_table
@@ -143,9 +144,9 @@ def test_what_does_not_fit_into_memory_has_a_row(stages: Scheduler, monkeypatch:
 
     monkeypatch.setattr(speed_fit, "timed_fit", fail)
     engine = SimpleNamespace(device=torch.device("cpu"))
-    found = measure_fit(engine, stages, 2, 1, 60.0, ("rotations", True, False))  # type: ignore[arg-type]
+    found = measure_fit(engine, stages, 2, 1, 60.0, Case("rotations"))  # type: ignore[arg-type]
     assert (found.failed, found.people) == (OUT_OF_MEMORY, 3)
-    assert fit_table([found]).splitlines()[-1].split("|")[4].strip() == OUT_OF_MEMORY
+    assert fit_table([found]).splitlines()[-1].split("|")[3].strip() == OUT_OF_MEMORY
 
 
 def test_unknown_spaces_and_solvers_are_errors(tmp_path: Path) -> None:
@@ -155,10 +156,34 @@ def test_unknown_spaces_and_solvers_are_errors(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_rows_are_told_apart() -> None:
+    cases = [Case("rotations"), Case("rotations", depth=False), Case("rotations", mixed=True)]
+    cases += [Case("rotations", plain=True), Case("tokens-full")]
+    assert len({case.label for case in cases}) == len(cases)
+
+
+def test_plain_torch_uses_no_kernel_within_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a tensor that looks like one on a GPU, and Triton as if it were there."""
+    monkeypatch.setattr(kernels, "_has_triton", lambda: True)
+    like = SimpleNamespace(is_cuda=True, dtype=torch.float32)
+    seen = []
+
+    def fail() -> None:
+        seen.append(kernels.use_triton(like))  # type: ignore[arg-type]
+        raise RuntimeError("as it should")
+
+    with torch.no_grad():
+        assert kernels.use_triton(like)  # type: ignore[arg-type]
+        with pytest.raises(RuntimeError, match="as it should"), kernels.plain_torch():
+            fail()
+        assert kernels.use_triton(like)  # type: ignore[arg-type]
+    assert seen == [False]
+
+
 def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     shares = dict.fromkeys(STAGES, 1 / len(STAGES))
-    fits = [FitSpeed("rotations", True, False, n, n, [0.1], 1.0, 40, 0.1, shares) for n in (1, 8)]
-    fits.append(FitSpeed("tokens-full", True, False, 64, 64, failed=OUT_OF_MEMORY))
+    fits = [FitSpeed(Case("rotations"), n, n, [0.1], 1.0, 40, 0.1, shares) for n in (1, 8)]
+    fits.append(FitSpeed(Case("tokens-full"), 64, 64, failed=OUT_OF_MEMORY))
     races = [Race("lm", 1, equal=0.1, curve=[(0.0, 1.0), (0.1, 0.0)]), Race("adam", 1, failed=OUT_OF_MEMORY)]
     assert [path.name for path in write_speed_plots(tmp_path, fits, races, "here")] == [
         "speed_fits.png",
@@ -169,7 +194,8 @@ def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
 
 def test_a_run_writes_every_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "QUICK_IMAGES", 1)
-    config = SpeedConfig(out=str(tmp_path), quick=True, depth=[True], solvers=["lm"], spaces=["rotations"])
+    config = SpeedConfig(out=str(tmp_path), quick=True, depth=[True], solvers=["lm"])
+    config.batches = config.race_batches = [1]
     config.fit.solver.rounds, config.fit.solver.steps, config.fit.solver.grid = 1, 1, 32
     config.fit.solver.hypotheses, config.fit.depth.samples = False, 50
     small = SynthConfig(seed=1, images=1, people_weights=(1.0,), width=320, height=240)
