@@ -10,7 +10,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("depthfit.errors",),
-    ("depthfit.struct", "depthfit.so3", "depthfit.joints", "depthfit.atomic", "depthfit.torch_file"),
+    (
+        "depthfit.struct",
+        "depthfit.so3",
+        "depthfit.joints",
+        "depthfit.atomic",
+        "depthfit.torch_file",
+        "depthfit.kernels",
+        "depthfit.so3_triton",
+    ),
     ("depthfit.solver", "depthfit.camera"),
     ("depthfit.body",),
     # The tokenizer as a fit uses it.
