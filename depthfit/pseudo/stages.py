@@ -19,6 +19,7 @@ from typing import Any
 
 from baselines import InitContext
 from depthfit.body.load import load_body
+from depthfit.body.points import landmark_table
 from depthfit.errors import InputError
 from depthfit.evidence.scene import ImageEvidence
 from depthfit.fit.adapter import Prediction, image_input
@@ -110,7 +111,7 @@ class FitStage:
         tokenizer = load_tokenizer(self.config.models.tokenizer)
         self.fitter = Fitter(body, tokenizer, self.config.fit, device)
         self.context = InitContext(body, tokenizer, self.config.fit, device, self.config.seed)
-        self.table = self.fitter.table.to("cpu")
+        self.table = landmark_table(body)
         self.halving: HalvingFitter[LiveImage, Fitted] = HalvingFitter(self._fit_images)
 
     def __call__(self, chunk: Chunk) -> Chunk:
