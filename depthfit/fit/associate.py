@@ -267,7 +267,9 @@ def _rim(
         window.step,
         fragments.depth,
         outline.closed,
-        window.other,
+        # A person's own mask ends where another's begins, which says nothing of the body; beyond the image there
+        # is no outline to be found.
+        window.other | ~window.inside,
     )
     best, rim = key.topk(_rim_budget(key, outline.xy.shape[1]), dim=1)
     normal = ops.area_normals(vertices, body.faces, topology.around, rim)[..., :2]

@@ -55,7 +55,7 @@ def rim_key(
     step: Tensor,
     depth: Tensor,
     closed: Tensor,
-    other: Tensor,
+    barred: Tensor,
 ) -> Tensor:
     """(N, V) ``order`` of the vertices that are a seen rim, -1 of all others.
 
@@ -67,7 +67,7 @@ def rim_key(
         edge, edge_face: (E, 2) vertices and faces of the mesh's edges; order: (V,).
         focal: (N,) px; center, origin: (N, 2) px; step: (N,) px: camera and window.
         depth: (N, S, S) m, the rendered body; closed: (N,) bool, of the outline.
-        other: (N, S, S) bool, other people's masks.
+        barred: (N, S, S) bool, where no rim counts.
     """
     front = facing > 0
     person, turning = torch.nonzero(
@@ -85,8 +85,7 @@ def rim_key(
     # The farthest surface in the cells around: at a true rim the background, or what lies behind, shows.
     behind = torch.nn.functional.max_pool2d(depth[:, None], 3, stride=1, padding=1)[person, 0, row, column]
     uncovered = torch.where(closed[person], behind.isinf(), behind > points[:, 2] + OPEN_GAP)
-    # A person's own mask ends where another's begins, which says nothing of the body.
-    seen = inside & uncovered & ~other[person, row, column]
+    seen = inside & uncovered & ~barred[person, row, column]
     key = vertices.new_full(flag.shape, -1.0)
     key[person[seen], vertex[seen]] = order[vertex[seen]].to(key.dtype)
     return key

@@ -121,7 +121,7 @@ def _cell(value, origin, step, side):
 
 @triton.jit
 def _seen_kernel(
-    turning, vertices, focal, center, origin, step, depth, closed, other, order, out, num_vertices, side,
+    turning, vertices, focal, center, origin, step, depth, closed, barred, order, out, num_vertices, side,
     MIN_DEPTH: tl.constexpr, OPEN_GAP: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     person = tl.program_id(1).to(tl.int64)
@@ -146,7 +146,7 @@ def _seen_kernel(
             behind = tl.maximum(behind, near)
     shut = tl.load(closed + person) != 0
     open_behind = tl.where(shut, behind == float("inf"), behind > z + OPEN_GAP)
-    hidden = tl.load(other + cells + row * side + column, mask=seen, other=0) != 0
+    hidden = tl.load(barred + cells + row * side + column, mask=seen, other=0) != 0
     key = tl.load(order + vertex, mask=live, other=0.0)
     tl.store(
         out + person * num_vertices + vertex, tl.where(seen & open_behind & ~hidden, key, -1.0), mask=live
@@ -165,7 +165,7 @@ def rim_key(
     step: Tensor,
     depth: Tensor,
     closed: Tensor,
-    other: Tensor,
+    barred: Tensor,
 ) -> Tensor:
     """(N, V) ``order`` of the vertices that are a seen rim, -1 of all others."""
     (n, count, _), num_faces, side = vertices.shape, facing.shape[1], depth.shape[-1]
@@ -176,7 +176,7 @@ def rim_key(
     out = vertices.new_empty(n, count)
     _seen_kernel[(triton.cdiv(count, _LANES), n)](
         turning, vertices, focal, center, origin, step, depth, closed.view(torch.uint8),
-        other.view(torch.uint8), order, out, count, side,
+        barred.view(torch.uint8), order, out, count, side,
         MIN_DEPTH=MIN_DEPTH, OPEN_GAP=OPEN_GAP, LANES=_LANES,
     )  # fmt: skip
     return out
