@@ -15,6 +15,7 @@ from depthfit.bench.clock import StageClock
 from depthfit.bench.speed_scenes import RepeatedFitter, repeat
 from depthfit.fit import stages
 from depthfit.fit.fitter import Fitted
+from depthfit.fit.graphs import RoundGraphs
 from depthfit.fit.space import RotationSpace, TokenSpace
 from depthfit.fit.stages import Scheduler
 from depthfit.fit.system import BodyFit
@@ -107,13 +108,16 @@ def measure_fit(
     """
     release(engine.device)
     out = FitSpeed(case, images, 0)
+    # Recordings of other batches would count as this one's memory, and leave it no compilation.
+    graphs = None if case.plain or once.graphs is None else RoundGraphs()
     try:
-        engine.ready = repeat(replace(once, graphs=None) if case.plain else once, images)
+        engine.ready = repeat(replace(once, graphs=graphs), images)
         out.people = len(engine.ready.batch.group)
         with plain_torch() if case.plain else nullcontext():
             _measure(out, engine, repeats, patience)
     except torch.cuda.OutOfMemoryError:
         out.failed = OUT_OF_MEMORY
+    engine.ready = replace(once, graphs=None)
     release(engine.device)
     return out
 

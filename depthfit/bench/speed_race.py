@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median
 
@@ -147,6 +147,7 @@ class Course:
 @torch.no_grad()
 def draw_course(stages: Scheduler) -> Course:
     """The problem in which a fit frees all unknowns, after camera and root; associations are held."""
+    stages = replace(stages, graphs=None)
     start, schedule = stages.start(), SCHEDULES[-1]
     state = stages.root(stages.camera(start, schedule).state, schedule).state
     problem = Problem(stages.full_problem(state), state)

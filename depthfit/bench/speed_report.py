@@ -100,7 +100,8 @@ def _rules(races: Sequence[Race]) -> str:
     text = (
         "All solvers minimise the fit's own cost, associations held, from the state after the camera and "
         f"root stages, joint rotations, with depth. Equal: mean cost within {EQUAL:.2%} of LM's last. "
-        "A solver stops there, at the end of its schedule, or out of patience."
+        "A solver stops there, at the end of its schedule, or out of patience. None of them is recorded as a "
+        "CUDA graph."
     )
     missed = [race for race in races if not race.failed and race.equal is None]
     for race in missed:
