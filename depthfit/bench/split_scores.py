@@ -12,7 +12,7 @@ from depthfit.bench.floor import MEDIAN_OF_NORMAL, distance_floor, height_error
 from depthfit.bench.pool import Job
 from depthfit.bench.splits import Part
 from depthfit.body.model import Body
-from depthfit.evaluation.errors import Scoring
+from depthfit.evaluation.errors import MM_PER_M, Scoring
 from depthfit.evaluation.matching import match_by_number
 from depthfit.evaluation.score import FIT_FIELDS, NOT_BY_PERSON, TRUTH_FIELDS, load_table, score_tables, take
 
@@ -26,6 +26,7 @@ class Figures:
     Attributes:
         people: Their number; missing: Those of the truth without a fit.
         prediction, mpjpe, pa: Mean MPJPE of the prediction and of the fit, and the fit's PA-MPJPE.
+        seen_prediction, seen_mpjpe: The first two over the joints inside the image alone.
         low, high: 95 % interval of ``mpjpe``, over images.
         focal, distance: Median errors, as shares; ``distance_deviation`` is the mean square one's root.
         worse: Share with a larger MPJPE than predicted.
@@ -39,6 +40,8 @@ class Figures:
     missing: int
     prediction: float
     mpjpe: float
+    seen_prediction: float
+    seen_mpjpe: float
     low: float
     high: float
     pa: float
@@ -89,6 +92,8 @@ def figures_of(fits: Table, truth: Table, source: str) -> Figures:
         missing=int(summary["missing"]),
         prediction=value("initial_mpjpe_mm", "mean"),
         mpjpe=value("mpjpe_mm", "mean"),
+        seen_prediction=seen_error(fits, truth, "initial_"),
+        seen_mpjpe=seen_error(fits, truth, ""),
         low=value("mpjpe_mm", "low"),
         high=value("mpjpe_mm", "high"),
         pa=value("pa_mpjpe_mm", "mean"),
@@ -100,6 +105,17 @@ def figures_of(fits: Table, truth: Table, source: str) -> Figures:
         reprojection=value("reprojection", "median"),
         initial_reprojection=value("initial_reprojection", "median"),
     )
+
+
+def seen_error(fits: Table, truth: Table, prefix: str) -> float:
+    """Mean error, mm about the pelvis, of the true joints that lie inside the image, over all people."""
+    f, t = match_by_number(fits, truth)
+    ours, theirs, K = fits[f"{prefix}joints"][f], truth["joints"][t], truth["K"][t]
+    pixels = theirs @ K.transpose(0, 2, 1)
+    # The principal point is the middle of the image.
+    inside = (np.abs(pixels[..., :2] / pixels[..., 2:] - K[:, None, :2, 2]) <= K[:, None, :2, 2]).all(-1)
+    error = np.linalg.norm((ours - ours[:, :1]) - (theirs - theirs[:, :1]), axis=-1)
+    return float(error[inside].mean() * MM_PER_M)
 
 
 def floor(parts: Sequence[Part], key: str, job: Job, body: Body) -> float:

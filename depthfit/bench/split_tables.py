@@ -86,7 +86,17 @@ def is_rival(key: str) -> bool:
 
 def target_table(key: str, by_fit: Mapping[str, Splits], floors: Mapping[str, float]) -> str:
     """What is asked of a joint fit, by split."""
-    head = ["split", "MPJPE", "under prediction", "worse", "accepted", "best rival", "focal", "distance"]
+    head = [
+        "split",
+        "MPJPE",
+        "under prediction",
+        "joints in the image",
+        "worse",
+        "accepted",
+        "best rival",
+        "focal",
+        "distance",
+    ]
     head += ["its floor", "in 68 % / 95 %: focal", "distance", "joints"]
     rows = []
     for name, f in by_fit[key].items():
@@ -96,6 +106,7 @@ def target_table(key: str, by_fit: Mapping[str, Splits], floors: Mapping[str, fl
                 name,
                 f"{f.mpjpe:.1f} [{f.low:.1f}, {f.high:.1f}]",
                 f"{f.gain:.0%}",
+                f"{1 - f.seen_mpjpe / f.seen_prediction:.0%}",
                 f"{f.worse:.1%}",
                 f"{f.accepted:.0%}",
                 "" if rival is None else f"{rival[1]:.1f} ({rival[0]})",

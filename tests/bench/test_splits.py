@@ -13,6 +13,7 @@ from depthfit import so3
 from depthfit.bench.floor import MEDIAN_OF_NORMAL, distance_floor, shape_mean
 from depthfit.bench.pool import Job
 from depthfit.bench.split_bench import SplitsConfig, merged, run_splits
+from depthfit.bench.split_scores import seen_error
 from depthfit.bench.splits import LEVELS, SPLITS, SWEEPS, TOTAL, scaled, split_parts, sweep_parts
 from depthfit.bench.variants import CONFIGS, FITS, TABLES, variants
 from depthfit.body.load import load_body
@@ -124,6 +125,18 @@ def test_floor_is_the_error_of_the_best_guess() -> None:
     assert np.std(best - size) == pytest.approx(floor, rel=0.01)
     assert np.median(np.abs(best - size)) == pytest.approx(MEDIAN_OF_NORMAL * floor, rel=0.01)
     assert distance_floor(0.04, 0.0) == 0
+
+
+def test_joints_outside_the_image_are_not_seen() -> None:
+    joints = np.tile(np.array([0.0, 0.0, 2.0]), (1, 3, 1))
+    joints[0, 1], joints[0, 2] = [0.5, 0.0, 2.0], [3.0, 0.0, 2.0]
+    K = np.array(
+        [[[100.0, 0, 99.5], [0, 100.0, 99.5], [0, 0, 1]]]
+    )  # 200 px: the third joint lies at 249.5 px
+    truth = {"imgname": np.array(["a.png"]), "person": np.array([1]), "joints": joints, "K": K}
+    wrong = joints + np.array([[0, 0, 0], [0.03, 0, 0], [0.9, 0, 0]])
+    fits = {"imgname": np.array(["a.png"]), "person": np.array([1]), "joints": wrong}
+    assert seen_error(fits, truth, "") == pytest.approx(15.0)
 
 
 def test_shape_mean_is_the_regression_of_truth_on_prediction() -> None:
