@@ -55,7 +55,7 @@ class SpeedConfig:
         depth: With the depth map, without it.
         mixed_batches: Images a batch, of three sizes with one to three people each.
         reference_batches: Images a batch, for whole fits by plain torch alone, where there are kernels.
-        solvers: lm, reference, jacfwd, lbfgs, adam, adam-free.
+        solvers: lm, reference (lm in plain torch, where there are kernels), jacfwd, lbfgs, adam, adam-free.
         race_batches: Images a batch, for the comparison of solvers.
         patience: s after which a solver is stopped, and after which a fit is not repeated.
         fit: Settings of the fit; 1,000 depth pixels a person unless given.
@@ -72,7 +72,7 @@ class SpeedConfig:
     depth: list[bool] = field(default_factory=lambda: [True, False])
     mixed_batches: list[int] | None = None
     reference_batches: list[int] | None = None
-    solvers: list[str] = field(default_factory=lambda: list(ENTRIES))
+    solvers: list[str] | None = None
     race_batches: list[int] | None = None
     patience: float = 60.0
     fit: FitConfig = field(default_factory=lambda: FitConfig(depth=DepthConfig(samples=1000)))
@@ -90,7 +90,7 @@ def run_speed(config: SpeedConfig) -> str:
     device = choose_device(config.device)
     plan = _plan(config, device)
     _check("spaces", plan.spaces, list(SPACES))
-    _check("solvers", config.solvers, list(ENTRIES))
+    _check("solvers", plan.solvers, list(ENTRIES))
     bench = _Bench(config, plan, device)
     for measure in track(list(bench.jobs()), description="Measuring"):
         measure()
@@ -109,13 +109,15 @@ class _Plan:
     mixed: list[int]
     reference: list[int]
     races: list[int]
+    solvers: list[str]
 
 
+NO_KERNELS = [name for name in ENTRIES if name != "reference"]
 PLANS = {
     # The full-size tokenizer takes minutes on a CPU, which has no kernels either.
-    "cpu": _Plan(["rotations", "tokens-open"], [1, 4, 16], [8], [], [1, 16]),
-    "cuda": _Plan(list(SPACES), [1, 4, 16, 64, 256, 1024, 4096], [512], [1, 256], [1, 1024]),
-    "quick": _Plan(["rotations"], [QUICK_IMAGES], [], [], [QUICK_IMAGES]),
+    "cpu": _Plan(["rotations", "tokens-open"], [1, 4, 16], [8], [], [1, 16], NO_KERNELS),
+    "cuda": _Plan(list(SPACES), [1, 4, 16, 64, 256, 1024, 4096], [512], [1, 256], [1, 1024], list(ENTRIES)),
+    "quick": _Plan(["rotations"], [QUICK_IMAGES], [], [], [QUICK_IMAGES], NO_KERNELS),
 }
 """What suits a device, and what ``quick`` takes."""
 
@@ -132,6 +134,7 @@ def _plan(config: SpeedConfig, device: torch.device) -> _Plan:
         known(config.mixed_batches, plan.mixed),
         known(config.reference_batches, plan.reference),
         known(config.race_batches, plan.races),
+        known(config.solvers, plan.solvers),
     )
 
 
@@ -160,8 +163,8 @@ class _Bench:
 
     def jobs(self) -> Iterator[Callable[[], None]]:
         """Every measurement, to be made in order."""
-        plan, config = self.plan, self.config
-        cases = [(Case(name, depth), plan.batches) for name in plan.spaces for depth in config.depth]
+        plan = self.plan
+        cases = [(Case(name, depth), plan.batches) for name in plan.spaces for depth in self.config.depth]
         cases.append((Case("rotations", plain=True), plan.reference))
         cases.append((Case("rotations", mixed=True), plan.mixed))
         for case, batches in cases:
@@ -169,9 +172,9 @@ class _Bench:
                 yield partial(self._open, case)
             for images in batches:
                 yield partial(self._fit, images)
-        for images in plan.races if config.solvers else []:
+        for images in plan.races if plan.solvers else []:
             yield partial(self._draw, images)
-            for solver in config.solvers:
+            for solver in plan.solvers:
                 yield partial(self._race, solver)
 
     def _open(self, case: Case) -> None:

@@ -48,7 +48,8 @@ def speed_report(
         f"{1e3 * costs.preparing:.1f} ms to make the batch, {1e3 * costs.results:.1f} ms for results as "
         "arrays."
     )
-    parts = [fit_table(fits), how, beside]
+    parts = [fit_table(fits)] if fits else []
+    parts += [how, beside]
     if races:
         parts += [race_table(races), _rules(races)]
     return "\n\n".join(parts)
@@ -106,7 +107,7 @@ def _rules(races: Sequence[Race]) -> str:
     missed = [race for race in races if not race.failed and race.equal is None]
     for race in missed:
         text += (
-            f" {ENTRIES[race.solver].label} with {race.people} people never came to equal cost: "
+            f" {ENTRIES[race.solver].label}, batch of {race.people}: never at equal cost, "
             f"{race.excess:.2%} above after {_short(race.seconds)} s."
         )
     return text
