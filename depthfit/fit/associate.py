@@ -267,8 +267,8 @@ def _rim(
         window.step,
         fragments.depth,
         outline.closed,
-        # A person's own mask ends where another's begins, which says nothing of the body; beyond the image there
-        # is no outline to be found.
+        # A person's own mask ends where another's begins, which says nothing of the body; beyond the image
+        # there is no outline to be found.
         window.other | ~window.inside,
     )
     best, rim = key.topk(_rim_budget(key, outline.xy.shape[1]), dim=1)
