@@ -34,6 +34,9 @@ from depthfit.state import FitState
 from depthfit.struct import where
 from depthfit.tokens.vqvae import Tokenizer
 
+MOST_PEOPLE, MOST_PEOPLE_BY_TOKENS = 1024, 64
+"""People solved together: they take about 4 MiB each, and 60 MiB with the tokens' charts."""
+
 
 @dataclass
 class Fitted:
@@ -88,13 +91,25 @@ class Fitter:
             For each image, its people's fits in order. Every image must have a person with at least one
             detected keypoint each.
         """
-        fitted = self.solve(images)
-        people = [(i, image, person) for i, image in enumerate(images) for person in image.people]
-        results: list[list[PersonFit]] = [[] for _ in images]
-        initial = self._initial_states(fitted.batch, [p for _, _, p in people])
-        for n, (i, _, _) in enumerate(people):
-            results[i].append(self._result(fitted, initial, n))
+        results: list[list[PersonFit]] = []
+        for chunk in self._chunks(images):
+            fitted = self.solve(chunk)
+            fits = iter(self._results(fitted, [person for image in chunk for person in image.people]))
+            results += [[next(fits) for _ in image.people] for image in chunk]
         return results
+
+    def _chunks(self, images: list[ImageInput]) -> list[list[ImageInput]]:
+        """Images in groups whose people fit into memory together; an image's people stay together."""
+        most = MOST_PEOPLE_BY_TOKENS if self.config.pose.space == "tokens" else MOST_PEOPLE
+        chunks: list[list[ImageInput]] = [[]]
+        people = 0
+        for image in images:
+            if people + len(image.people) > most and chunks[-1]:
+                chunks.append([])
+                people = 0
+            chunks[-1].append(image)
+            people += len(image.people)
+        return chunks
 
     @torch.no_grad()
     def solve(self, images: list[ImageInput]) -> Fitted:
@@ -122,7 +137,7 @@ class Fitter:
         """A prediction under its own camera, in an image of ``size`` (width, height) px."""
         body = (prediction.transl, prediction.root, prediction.pose, prediction.betas)
         given = (image_center(*size), torch.tensor(prediction.focal), *body)
-        return self._body_result(*(value.to(self.body.v_template) for value in given))
+        return self._body_results(*(value.to(self.body.v_template)[None] for value in given))[0]
 
     def scheduler(self, images: list[ImageInput]) -> Scheduler:
         """The stages over a batch."""
@@ -155,78 +170,95 @@ class Fitter:
         placed = scheduler.place(mixed)
         return FitState(where(refused, placed.people, after.people), images)
 
-    def _initial_states(self, batch: Batch, people: list[PersonInput]) -> tuple[Tensor, Tensor]:
-        """The predictions' own focal (N,) and translation (N, 3)."""
+    def _results(self, fitted: Fitted, people: list[PersonInput]) -> list[PersonFit]:
+        """Everybody's, brought from the device in one piece."""
+        batch, final, images = fitted.batch, fitted.final.people, fitted.final.images
         focal = torch.tensor([p.focal for p in people]).to(batch.center)
-        return focal, torch.stack([p.transl for p in people]).to(batch.center)
+        transl = torch.stack([p.transl for p in people]).to(batch.center)
+        initial = self._body_results(batch.center, focal, transl, batch.root, batch.pose, batch.betas)
+        focal = images.log_focal.exp()[batch.group]
+        body = (final.transl, final.root, final.pose, final.betas)
+        refined = self._body_results(batch.center, focal, *body)
+        targets, deviations = batch.targets.to("cpu"), fitted.deviations.to("cpu")
+        before, after = (_on_cpu(measures) for measures in fitted.measures)
+        tokens = self._tokens(fitted).cpu().numpy().astype("int16")
+        log_scale = images.log_scale[batch.group].tolist()
+        steps = fitted.after.steps[batch.group].tolist()
+        results = []
+        for n, verdict in enumerate(fitted.verdict.tolist()):
+            accepted = verdict == 0
+            errors = [
+                _median_error(targets.xy[n], targets.sigma[n], body[n].keypoints_2d)
+                for body in (initial, refined)
+            ]
+            results.append(
+                PersonFit(
+                    status=VERDICTS[verdict].value,
+                    accepted=accepted,
+                    initial=initial[n],
+                    refined=refined[n],
+                    tokens=tokens[n],
+                    log_scale=log_scale[n],
+                    focal_std_log=float(deviations.log_focal[n]),
+                    distance_std_log=float(deviations.log_distance[n]),
+                    joints_std=deviations.joints[n].numpy(),
+                    reprojection=(errors[0], errors[1]),
+                    depth_residual=(
+                        float(before.depth_residual[n]),
+                        float((after if accepted else before).depth_residual[n]),
+                    ),
+                    cost_before={k: float(v[n]) for k, v in before.costs.items()},
+                    cost_after={k: float(v[n]) for k, v in after.costs.items()},
+                    iterations=steps[n],
+                )
+            )
+        return results
 
-    def _result(self, fitted: Fitted, initial: tuple[Tensor, Tensor], n: int) -> PersonFit:
-        batch, people, images = fitted.batch, fitted.final.people, fitted.final.images
-        image = batch.group[n]
-        center = batch.center[n]
-        own = self._body_result(
-            center, initial[0][n], initial[1][n], batch.root[n], batch.pose[n], batch.betas[n]
-        )
-        focal = images.log_focal[image].exp()
-        refined = self._body_result(
-            center, focal, people.transl[n], people.root[n], people.pose[n], people.betas[n]
-        )
-        before, after = fitted.measures
-        accepted = int(fitted.verdict[n]) == 0
-        space = fitted.scheduler.space
-        tokens = torch.zeros(0, dtype=torch.int64)
+    def _tokens(self, fitted: Fitted) -> Tensor:
+        """(N, T) codes, T = 0 without a tokenizer."""
+        people, space = fitted.final.people, fitted.scheduler.space
         if isinstance(space, TokenSpace):
-            tokens = space.tokenizer.quantise(people.tokens[n : n + 1])[0]
-        elif self.tokenizer is not None:
-            six = so3.to_6d(people.pose[n : n + 1, :NUM_BODY_JOINTS]).to(self.tokenizer.codebook.dtype)
-            tokens = self.tokenizer.quantise(self.tokenizer.encode(six))[0]
-        return PersonFit(
-            status=VERDICTS[int(fitted.verdict[n])].value,
-            accepted=accepted,
-            initial=own,
-            refined=refined,
-            tokens=tokens.cpu().numpy().astype("int16"),
-            log_scale=float(images.log_scale[image]),
-            focal_std_log=float(fitted.deviations.log_focal[n]),
-            distance_std_log=float(fitted.deviations.log_distance[n]),
-            joints_std=fitted.deviations.joints[n].cpu().numpy(),
-            reprojection=(
-                _median_error(batch, n, own.keypoints_2d),
-                _median_error(batch, n, refined.keypoints_2d),
-            ),
-            depth_residual=(
-                float(before.depth_residual[n]),
-                float((after if accepted else before).depth_residual[n]),
-            ),
-            cost_before={k: float(v[n]) for k, v in before.costs.items()},
-            cost_after={k: float(v[n]) for k, v in after.costs.items()},
-            iterations=int(fitted.after.steps[image]),
-        )
+            return space.tokenizer.quantise(people.tokens)
+        if self.tokenizer is None:
+            return fitted.batch.group.new_zeros(len(fitted.batch.group), 0)
+        six = so3.to_6d(people.pose[:, :NUM_BODY_JOINTS]).to(self.tokenizer.codebook.dtype)
+        return self.tokenizer.quantise(self.tokenizer.encode(six))
 
-    def _body_result(
+    def _body_results(
         self, center: Tensor, focal: Tensor, transl: Tensor, root: Tensor, pose: Tensor, betas: Tensor
-    ) -> BodyResult:
-        betas = betas[: self.body.num_betas]
-        shape = torch.nn.functional.pad(betas, (0, self.model.num_betas - len(betas)))
-        skeleton = self.model.skeleton(root[None], pose[None], shape[None])
-        points = self.table.positions(skeleton, pose[None], shape[None])[0] + transl
+    ) -> list[BodyResult]:
+        """Of N people under a camera each."""
+        betas = betas[:, : self.body.num_betas]
+        shape = torch.nn.functional.pad(betas, (0, self.model.num_betas - betas.shape[1]))
+        skeleton = self.model.skeleton(root, pose, shape)
+        points = self.table.positions(skeleton, pose, shape) + transl[:, None]
         pixels = project(points, intrinsics(focal, center))
-        return BodyResult(
-            focal=float(focal),
-            center=center.cpu().numpy(),
-            transl=transl.cpu().numpy(),
-            root=root.cpu().numpy(),
-            pose=pose.cpu().numpy(),
-            betas=betas.cpu().numpy(),
-            joints=points[:NUM_JOINTS].cpu().numpy(),
-            keypoints_3d=points[NUM_JOINTS:].cpu().numpy(),
-            keypoints_2d=pixels[NUM_JOINTS:].cpu().numpy(),
-        )
+        tensors = (center, transl, root, pose, betas, points, pixels)
+        arrays = [tensor.cpu().numpy() for tensor in tensors]
+        return [
+            BodyResult(
+                focal=f,
+                center=c,
+                transl=t,
+                root=r,
+                pose=p,
+                betas=b,
+                joints=xyz[:NUM_JOINTS],
+                keypoints_3d=xyz[NUM_JOINTS:],
+                keypoints_2d=xy[NUM_JOINTS:],
+            )
+            for f, c, t, r, p, b, xyz, xy in zip(focal.tolist(), *arrays, strict=True)
+        ]
 
 
-def _median_error(batch: Batch, n: int, pixels: object) -> float:
-    xy = torch.as_tensor(pixels).to(batch.targets.xy)
-    seen = batch.targets.sigma[n].isfinite()
+def _on_cpu(measures: Measures) -> Measures:
+    costs = {name: cost.cpu() for name, cost in measures.costs.items()}
+    return replace(measures, depth_residual=measures.depth_residual.cpu(), costs=costs)
+
+
+def _median_error(xy: Tensor, sigma: Tensor, pixels: np.ndarray) -> float:
+    """px, over detected points (K,)."""
+    seen = sigma.isfinite()
     if not seen.any():
         return math.nan
-    return float((xy - batch.targets.xy[n]).norm(dim=-1)[seen].median())
+    return float((torch.from_numpy(pixels).to(xy) - xy).norm(dim=-1)[seen].median())

@@ -118,12 +118,14 @@ class _Recorded:
     def make_chart(self) -> None:
         """A new chart at the present state."""
         if self._charts is None:
-
-            def work() -> None:
-                copy_into(self._chart, self._stages.space.chart(self._state.people))
-
-            self._charts, _ = self._recorder.record(work)
+            space = self._stages.space
+            self._charts = (
+                self._recorder.record(self._chart_work)[0] if space.recordable else self._chart_work
+            )
         self._charts()
+
+    def _chart_work(self) -> None:
+        copy_into(self._chart, self._stages.space.chart(self._state.people))
 
     def round(self, plan: Plan, robust: RobustScales) -> Matches:
         """One round; the matches are overwritten by the next."""

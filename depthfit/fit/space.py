@@ -8,7 +8,7 @@ normal in these coordinates. Two spaces share the interface: the tokens, and pla
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -37,7 +37,13 @@ class Chart(TensorStruct):
 
 
 class PoseSpace(Protocol):
-    """A way to step the 21 body joints, with a prior."""
+    """A way to step the 21 body joints, with a prior.
+
+    Attributes:
+        recordable: Whether making a chart asks the device nothing, so that a CUDA graph can hold it.
+    """
+
+    recordable: ClassVar[bool]
 
     def __getitem__(self, index: Tensor) -> PoseSpace:
         """The space of some people."""
@@ -82,6 +88,8 @@ class RotationSpace(TensorStruct):
         mean: (N, 21, 3, 3) predicted rotations.
         scale: (N, 63, 63) factor L of the covariance L L^T of log(R mean^T), rad.
     """
+
+    recordable: ClassVar[bool] = True
 
     mean: Tensor
     scale: Tensor
@@ -205,6 +213,8 @@ class TokenSpace(TensorStruct):
             own reconstruction).
     """
 
+    # An eigendecomposition asks whether it converged.
+    recordable: ClassVar[bool] = False
     tokenizer: Tokenizer
     prior: TokenPrior
     pose_offset: Tensor

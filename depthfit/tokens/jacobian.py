@@ -35,7 +35,8 @@ def decoder_vjp(tokenizer: Tokenizer, z: Tensor, cotangents: Tensor) -> tuple[Te
         cotangents: (N, M, 21, 6) on the decoded pose.
 
     Returns:
-        The decoded pose (N, 21, 6) and the pulled-back cotangents (N, M, 160, 256).
+        The decoded pose (N, 21, 6) and the pulled-back cotangents (N, M, 160, 256). On CUDA the products of
+        the pull-back are of bfloat16 numbers: a direction to step in need not be exact, the pose is.
     """
     decoder = tokenizer.decoder
     n, m = cotangents.shape[:2]
@@ -45,7 +46,9 @@ def decoder_vjp(tokenizer: Tokenizer, z: Tensor, cotangents: Tensor) -> tuple[Te
     for first in range(0, n, size):
         pose, trace = _forward(decoder, z[first : first + size])
         poses.append(pose)
-        pulled.append(_backward(decoder, trace, cotangents[first : first + size], z.shape[1]))
+        with torch.autocast("cuda", torch.bfloat16, enabled=z.is_cuda):
+            back = _backward(decoder, trace, cotangents[first : first + size], z.shape[1])
+        pulled.append(back.to(z.dtype))
     return torch.cat(poses), torch.cat(pulled)
 
 
