@@ -72,10 +72,6 @@ def _forward(problem: Problem, trace: Trace, steps: int = LM_STEPS) -> None:
     solve_lm(problem, trace, steps, forward_mode(problem.fit))
 
 
-def _adam(problem: Problem, trace: Trace, phases: tuple[Phase, ...], rate: float, prior_units: bool) -> None:
-    solve_adam(problem, trace, phases, rate, prior_units)
-
-
 def _lbfgs_warm(problem: Problem, trace: Trace) -> None:
     trace.stop = lambda _: True
     solve_lbfgs(problem, trace)
@@ -89,14 +85,14 @@ ENTRIES = {
     "lbfgs": Entry("L-BFGS, SMPLify-X's schedule", solve_lbfgs, _lbfgs_warm, grad=True),
     "adam": Entry(
         "Adam, CamSMPLify's schedule",
-        partial(_adam, phases=CAMSMPLIFY, rate=CAMSMPLIFY_RATE, prior_units=False),
-        partial(_adam, phases=_few, rate=CAMSMPLIFY_RATE, prior_units=False),
+        partial(solve_adam, phases=CAMSMPLIFY, rate=CAMSMPLIFY_RATE, prior_units=False),
+        partial(solve_adam, phases=_few, rate=CAMSMPLIFY_RATE, prior_units=False),
         grad=True,
     ),
     "adam-free": Entry(
         "Adam, everything at once, prior units",
-        partial(_adam, phases=(Phase(ALL, FREE_STEPS),), rate=FREE_RATE, prior_units=True),
-        partial(_adam, phases=_few, rate=FREE_RATE, prior_units=True),
+        partial(solve_adam, phases=(Phase(ALL, FREE_STEPS),), rate=FREE_RATE, prior_units=True),
+        partial(solve_adam, phases=_few, rate=FREE_RATE, prior_units=True),
         grad=True,
     ),
 }
