@@ -14,7 +14,7 @@ import torch
 from rich.progress import track
 
 from depthfit.atomic import atomic_path
-from depthfit.bench.speed_fit import Case, FitSpeed, measure_fit, now, timed_fit
+from depthfit.bench.speed_fit import Case, FitSpeed, measure_fit, now
 from depthfit.bench.speed_plots import write_speed_plots
 from depthfit.bench.speed_race import ENTRIES, Course, Race, draw_course, run_race
 from depthfit.bench.speed_report import Costs, speed_report
@@ -156,7 +156,7 @@ class _Bench:
         self.inputs = read_inputs(folders, config.fit, config.seed)
         reading = (now(device) - began) / len(self.inputs)
         self.costs = self._outside(reading)
-        self.case = Case("rotations")
+        self.case, self.chosen = Case("rotations"), self.inputs
         self.engine: RepeatedFitter | None = None
         self.once: Scheduler | None = None
         self.course: Course | None = None
@@ -186,15 +186,14 @@ class _Bench:
         fit = replace(config.fit, depth=replace(config.fit.depth, use=case.depth))
         # The batch before goes before this one comes.
         self.engine = self.once = self.course = None
-        self.case = case
+        self.case, self.chosen = case, inputs
         self.engine, self.once = speed_fitter(inputs, SPACES[case.space], fit, self.device, self.body)
 
     def _fit(self, images: int) -> None:
         assert self.engine is not None
         assert self.once is not None
-        patience = self.config.patience
-        found = measure_fit(self.engine, self.once, images, self.repeats, patience, self.case)
-        self.fits.append(found)
+        how = self.repeats, self.config.patience, self.case
+        self.fits.append(measure_fit(self.engine, self.once, self.chosen, images, *how))
 
     def _draw(self, images: int) -> None:
         """Make the problem of the next races: one batch, joint rotations with depth."""
@@ -215,7 +214,7 @@ class _Bench:
         with torch.no_grad():
             engine.ready = Fitter.scheduler(engine, inputs)
         prepared = now(self.device) - began
-        _, engine.done = timed_fit(engine)
+        engine.done = engine.solve(inputs)
         engine.fit(inputs)
         began = now(self.device)
         engine.fit(inputs)

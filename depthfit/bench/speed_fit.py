@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from depthfit.bench.clock import StageClock
-from depthfit.bench.speed_scenes import RepeatedFitter, repeat
-from depthfit.fit import stages
-from depthfit.fit.fitter import Fitted
+from depthfit.bench.speed_scenes import RepeatedFitter
+from depthfit.fit import ImageInput, stages
 from depthfit.fit.graphs import RoundGraphs
 from depthfit.fit.space import RotationSpace, TokenSpace
 from depthfit.fit.stages import Scheduler
@@ -99,11 +99,18 @@ class FitSpeed:
 
 
 def measure_fit(
-    engine: RepeatedFitter, once: Scheduler, images: int, repeats: int, patience: float, case: Case
+    engine: RepeatedFitter,
+    once: Scheduler,
+    inputs: list[ImageInput],
+    images: int,
+    repeats: int,
+    patience: float,
+    case: Case,
 ) -> FitSpeed:
-    """Fit ``images`` images, the scheduler's own over and over, ``repeats`` times after one run to warm up.
+    """Fit ``images`` images, ``inputs`` over and over, ``repeats`` times after one run to warm up.
 
     Args:
+        once: The stages over ``inputs``.
         patience: s of timed runs after which no further one is begun.
     """
     release(engine.device)
@@ -111,21 +118,20 @@ def measure_fit(
     # Recordings of other batches would count as this one's memory, and leave it no compilation.
     graphs = None if case.plain or once.graphs is None else RoundGraphs()
     try:
-        engine.ready = repeat(replace(once, graphs=graphs), images)
-        out.people = len(engine.ready.batch.group)
+        engine.load(replace(once, graphs=graphs), inputs, images)
+        out.people = sum(len(part.batch.group) for part in engine.parts)
         with plain_torch() if case.plain else nullcontext():
             _measure(out, engine, repeats, patience)
     except torch.cuda.OutOfMemoryError:
         out.failed = OUT_OF_MEMORY
-    engine.ready = replace(once, graphs=None)
+    engine.parts, engine.ready = (), replace(once, graphs=None)
     release(engine.device)
     return out
 
 
 def _measure(out: FitSpeed, engine: RepeatedFitter, repeats: int, patience: float) -> None:
-    out.first, fitted = timed_fit(engine)
-    out.steps = float(fitted.after.steps.float().median())
-    del fitted
+    out.first, steps = timed_fit(engine)
+    out.steps = float(steps.float().median())
     reset_peak(engine.device)
     # Where nothing runs beside Python, watching costs nothing: the first timed run is split as well.
     split_first = engine.device.type == "cpu"
@@ -137,7 +143,7 @@ def _measure(out: FitSpeed, engine: RepeatedFitter, repeats: int, patience: floa
     out.peak_gib = peak_gib(engine.device)
     if not split_first:
         # A recorded round has no stages to watch.
-        engine.ready = replace(engine.ready, graphs=None)
+        engine.parts = [replace(part, graphs=None) for part in engine.parts]
         _split(out, engine)
 
 
@@ -145,17 +151,17 @@ def _split(out: FitSpeed, engine: RepeatedFitter) -> float:
     """Shares by stage of one run; returns its seconds."""
     clock = StageClock(engine.device)
     with clock.watching(WATCHED), clock.stage(REST):
-        engine.solve([])
+        engine.solve_parts()
     total = sum(clock.seconds.values())
     out.shares = {name: clock.seconds.get(name, 0.0) / total for name in STAGES}
     return total
 
 
-def timed_fit(engine: RepeatedFitter) -> tuple[float, Fitted]:
-    """Seconds of one fit, and the fit."""
+def timed_fit(engine: RepeatedFitter) -> tuple[float, Tensor]:
+    """Seconds of one fit, and its steps."""
     began = now(engine.device)
-    fitted = engine.solve([])
-    return now(engine.device) - began, fitted
+    steps = engine.solve_parts()
+    return now(engine.device) - began, steps
 
 
 def now(device: torch.device) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -127,11 +127,11 @@ def _embed(small: Tensor, wide: Tensor) -> Tensor:
     return out
 
 
-def repeat(scheduler: Scheduler, images: int) -> Scheduler:
-    """The stages over ``images`` images: those of ``scheduler`` in order, over and over."""
+def repeat(scheduler: Scheduler, images: int, first: int = 0) -> Scheduler:
+    """The stages over ``images`` images: those of ``scheduler`` over and over, from ``first`` on."""
     batch = scheduler.batch
     owner = batch.group.cpu()
-    pick = torch.arange(images) % batch.num_images
+    pick = torch.arange(first, first + images) % batch.num_images
     own = [torch.nonzero(owner == image)[:, 0] for image in range(batch.num_images)]
     rows = torch.cat([own[int(image)] for image in pick]).to(batch.group.device)
     counts = torch.tensor([len(own[int(image)]) for image in pick])
@@ -145,10 +145,38 @@ def repeat(scheduler: Scheduler, images: int) -> Scheduler:
 
 class RepeatedFitter(Fitter):
     """A fitter whose batch lies ready on the device, and if asked its fit too, so that a fit, what comes
-    before it and what comes after can be timed each alone. Both are given whatever the images."""
+    before it and what comes after can be timed each alone. Both are given whatever the images.
+
+    Attributes:
+        ready: What :meth:`solve` fits; done: what it gives instead, if not ``None``.
+        parts: What :meth:`solve_parts` fits one after another.
+    """
 
     ready: Scheduler
     done: Fitted | None = None
+    parts: Sequence[Scheduler] = ()
+
+    def load(self, once: Scheduler, inputs: Sequence[ImageInput], images: int) -> None:
+        """Make ``images`` images ready, those of ``once`` over and over, in the parts in which
+        :meth:`Fitter.fit` would take ``inputs`` over and over."""
+        many = [inputs[k % len(inputs)] for k in range(images)]
+        made, parts, first = dict[tuple[int, int], Scheduler](), [], 0
+        for chunk in self._chunks(many):
+            # Parts of the same images are one: a fit holds the evidence of one part at a time.
+            key = first % len(inputs), len(chunk)
+            if key not in made:
+                made[key] = repeat(once, len(chunk), first)
+            parts.append(made[key])
+            first += len(chunk)
+        self.parts = parts
+
+    def solve_parts(self) -> Tensor:
+        """Fit all parts; (images,) accepted steps."""
+        steps = []
+        for part in self.parts:
+            self.ready = part
+            steps.append(self.solve([]).after.steps)
+        return torch.cat(steps)
 
     def scheduler(self, images: list[ImageInput]) -> Scheduler:
         return self.ready

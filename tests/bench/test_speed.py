@@ -19,10 +19,10 @@ from depthfit.bench.speed_plots import write_speed_plots
 from depthfit.bench.speed_race import ENTRIES, Course, Race, draw_course, run_race
 from depthfit.bench.speed_report import fit_table, race_table
 from depthfit.bench.speed_rivals import Problem, Trace
-from depthfit.bench.speed_scenes import SPACES, repeat, speed_tokenizer
+from depthfit.bench.speed_scenes import SPACES, RepeatedFitter, repeat, speed_tokenizer
 from depthfit.body.load import load_body
 from depthfit.errors import InputError
-from depthfit.fit import Fitter
+from depthfit.fit import Fitter, fitter
 from depthfit.fit.stages import Scheduler
 from depthfit.synth import SynthConfig, make_scene
 from depthfit.tokens.vqvae import CODE_DIM, NUM_TOKENS, OFFICIAL_WIDTH
@@ -79,6 +79,22 @@ def test_a_repeated_batch_holds_the_same_images_over_and_over(stages: Scheduler)
     ours, theirs = draw_course(stages).began, draw_course(again).began
     assert len(set(ours.tolist())) == 3
     assert torch.allclose(theirs, ours[[0, 1, 2, 0, 1]], rtol=1e-4)
+
+
+def test_large_batches_are_taken_in_the_parts_of_a_fit(
+    stages: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three people at most: the two of the first image and the next one's; two single ones before a pair."""
+    monkeypatch.setattr(fitter, "MOST_PEOPLE", 3)
+    engine = RepeatedFitter(stages.body, None, stages.config)
+    inputs = [SimpleNamespace(people=[0] * n) for n in (2, 1, 1)]
+    engine.load(stages, inputs, 8)  # type: ignore[arg-type]
+    parts = [part.batch for part in engine.parts]
+    assert [part.group.tolist() for part in parts] == [[0, 0, 1], [0, 1, 1], [0, 1], [0, 0, 1]]
+    people = torch.cat([part.targets.xy for part in parts])
+    one = stages.batch.targets.xy
+    assert torch.equal(people, torch.cat([one, one, one[:3]]))
+    assert engine.parts[0] is engine.parts[3]
 
 
 def test_the_full_size_tokenizer_is_the_shipped_function_at_full_size() -> None:
@@ -143,8 +159,9 @@ def test_what_does_not_fit_into_memory_has_a_row(stages: Scheduler, monkeypatch:
         raise torch.cuda.OutOfMemoryError("as it should")
 
     monkeypatch.setattr(speed_fit, "timed_fit", fail)
-    engine = SimpleNamespace(device=torch.device("cpu"))
-    found = measure_fit(engine, stages, 2, 1, 60.0, Case("rotations"))  # type: ignore[arg-type]
+    engine = RepeatedFitter(stages.body, None, stages.config)
+    inputs = [SimpleNamespace(people=[0] * n) for n in (2, 1, 1)]
+    found = measure_fit(engine, stages, inputs, 2, 1, 60.0, Case("rotations"))  # type: ignore[arg-type]
     assert (found.failed, found.people) == (OUT_OF_MEMORY, 3)
     assert fit_table([found]).splitlines()[-1].split("|")[3].strip() == OUT_OF_MEMORY
 
