@@ -111,7 +111,7 @@ def paradox_table(curves: Mapping[str, Mapping[int, Figures]]) -> str:
     steps = list(next(iter(curves.values())))
     first = next(iter(next(iter(curves.values())).values()))
     lines = [
-        "| fit, 2D / 3D error | prediction | " + " | ".join(f"{n} steps" for n in steps) + " |",
+        "| fit, 2D / 3D error | prediction | " + " | ".join(f"step {n}" for n in steps) + " |",
         "|" + "---|" * (len(steps) + 2),
     ]
     start = f"{first.initial_reprojection:.2%} / {first.prediction:.1f}"
@@ -141,6 +141,7 @@ def plot_paradox(curves: Mapping[str, Mapping[int, Figures]], path: Path) -> Non
     right.set_ylabel("MPJPE, mm")
     for axes in (left, right):
         axes.set_xlabel("steps (0: the prediction)")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     figure.legend(

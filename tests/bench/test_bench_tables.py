@@ -1,0 +1,101 @@
+"""Tables and plots of the splits and of the paradox, from figures made up."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import pytest
+
+from depthfit.bench.paradox import paradox_table, plot_paradox
+from depthfit.bench.split_plots import plot_sweeps
+from depthfit.bench.split_scores import Figures
+from depthfit.bench.split_tables import best_rival, markdown, mpjpe_table, target_table
+from depthfit.bench.splits import SWEEPS
+
+
+def _figures(mpjpe: float, **changes: float) -> Figures:
+    coverage = {name: {"68%": 0.7, "95%": 0.9} for name in ("focal", "distance", "joints")}
+    made = Figures(
+        people=8,
+        missing=0,
+        prediction=80.0,
+        mpjpe=mpjpe,
+        seen_prediction=70.0,
+        seen_mpjpe=mpjpe / 2,
+        low=mpjpe - 2,
+        high=mpjpe + 2,
+        pa=30.0,
+        focal=0.05,
+        distance=0.06,
+        worse=0.0,
+        accepted=1.0,
+        coverage=coverage,
+        reprojection=0.01,
+        initial_reprojection=0.04,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def _splits(**mpjpe: float) -> dict[str, Figures]:
+    return {name: _figures(value) for name, value in mpjpe.items()}
+
+
+FITS = {
+    "smplify": _splits(far=120.0, all=120.0),
+    "free_focal": _splits(far=50.0, all=50.0),
+    "true_focal": _splits(far=45.0, all=45.0),
+    "no_masks": _splits(far=42.0, all=42.0),
+    "joint": _splits(far=40.0, all=30.0),
+}
+
+
+def test_the_best_rival_knows_no_truth_and_is_no_joint_fit() -> None:
+    assert best_rival(FITS, "far") == ("2D only, free focal", 50.0)
+    assert best_rival({"joint": FITS["joint"]}, "far") is None
+
+
+def test_rows_say_what_was_measured() -> None:
+    lines = mpjpe_table(FITS).splitlines()
+    assert lines[0] == "| fit | far (8) | all (8) |"
+    assert lines[2] == "| prediction | 80.0 | 80.0 |"
+    assert lines[-1] == "| joint, with masks | 40.0 | 30.0 |"
+    row = target_table("joint", FITS, {"far": 0.025, "all": 0.02}).splitlines()[2]
+    assert row.split(" | ")[1:4] == ["40.0 [38.0, 42.0]", "50%", "71%"]
+    assert "2.5%" in row
+
+
+def test_what_was_not_asked_for_has_no_table() -> None:
+    floors = {"far": 0.02, "all": 0.02}
+    text = markdown({"joint": FITS["joint"]}, {}, {}, floors, {})
+    assert "SMPLify" not in text
+    assert "against" not in text
+    assert "Ablations" not in text
+    full = markdown(FITS, {"half": FITS}, {"focal": {"joint": {0.1: _figures(40.0)}}}, floors, FITS)
+    for part in ("errors of the evidence: half", "against focal", "Ablations"):
+        assert part in full
+
+
+def test_plots_are_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    curves = {
+        name: {
+            key: {value: _figures(30.0 + n + 5 * k) for n, value in enumerate(sweep.values)}
+            for k, key in enumerate(("camsmplify", "true_focal", "no_masks", "joint"))
+        }
+        for name, sweep in SWEEPS.items()
+    }
+    plot_sweeps(curves, tmp_path / "sweeps.png")
+    steps = {key: {n: _figures(80.0 - n) for n in (1, 2, 8)} for key in ("smplify", "joint")}
+    plot_paradox(steps, tmp_path / "paradox.png")
+    for name, width in (("sweeps", 1650), ("paradox", 935)):
+        picture = cv2.imread(str(tmp_path / f"{name}.png"))
+        assert picture is not None
+        assert picture.shape[1] == width
+        assert (picture < 200).any()
+
+
+def test_the_curve_starts_at_the_prediction() -> None:
+    text = paradox_table({"joint": {1: _figures(60.0), 4: _figures(40.0, reprojection=0.005)}})
+    assert text.splitlines()[2] == "| joint, with masks | 4.00% / 80.0 | 1.00% / 60.0 | 0.50% / 40.0 |"
