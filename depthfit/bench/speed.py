@@ -243,4 +243,6 @@ class _Bench:
 def _place(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    number = "1 thread" if threads == 1 else f"{threads} threads"
+    return f"{platform.machine()} CPU, {number}, torch {torch.__version__}"

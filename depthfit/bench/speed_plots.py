@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,13 @@ def _fits(figure_class: type[Any], fits: list[FitSpeed]) -> Any:
         people, rate = [r.people for r in rows], [r.rate for r in rows]
         line = "--" if case.plain else "-" if case.depth else ":"
         left.loglog(people, rate, linestyle=line, label=case.label, **style)
+    # A mixed batch has as many people as its images happen to hold: no mark of its own.
+    sizes = sorted({row.people for row in fits if not row.case.mixed})
+    left.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45)
+    left.minorticks_off()
+    rates = [row.rate for row in fits]
+    left.set_yticks(_round_steps(min(rates), max(rates)), minor=False)
+    left.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     left.set_xlabel("people in the batch")
     left.set_ylabel("people a second")
     left.grid(True, which="major", alpha=0.4)
@@ -68,6 +76,13 @@ def _fits(figure_class: type[Any], fits: list[FitSpeed]) -> Any:
     right.set_ylabel("share of the time, %")
     right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _round_steps(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten around ``low`` to ``high``; of a wide range, the powers alone."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(powers) <= 3 else (1,)
+    return [step * 10.0**power for power in powers for step in steps]
 
 
 def _races(figure_class: type[Any], races: list[Race]) -> Any:
