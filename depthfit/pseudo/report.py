@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,18 @@ STYLE = (
     "body{font:15px sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse;margin:1em 0}"
     "td,th{border:1px solid #ccc;padding:.25em .7em;text-align:right}img{max-width:100%;margin:.4em 0}"
 )
+MEASURES = (
+    ("reprojection", "reprojection", "% of the person's size"),
+    ("depth_residual", "depth residual", "% of the distance"),
+    ("joint_sd", "joint sd", "mm"),
+    ("focal_sd", "focal sd", "%"),
+    ("prior", "distance to the start", "sigmas"),
+)
+"""Column, words, unit, of what is said of a person."""
 JPEG_QUALITY = 80
+CROP_MARGIN, CROP_LEAST = 0.5, 64
+"""A picture shows this much around a person, in the person's longer sides, and at least so many px."""
+LABEL, FRAME = 'font-size="11" fill="#777"', 'style="border:1px solid #ccc"'
 MEMORY_SHARDS = 200
 """Shards whose rows are looked through for people to show; spread over all."""
 
@@ -57,9 +69,7 @@ def write_report(
         for n, (unit, row) in enumerate(people):
             name = f"report/{title.split()[0].lower()}_{n:02d}.jpg"
             what = f"{row['key']} #{row['person']}: {row['outcome']} {row['reason']}"
-            measures = ", ".join(
-                f"{k} {row[k]:.3g}" for k in ("reprojection", "depth_residual", "joint_sd", "prior")
-            )
+            measures = ", ".join(f"{text} {row[k]:.3g} {unit}" for k, text, unit in MEASURES)
             parts.append(f"<p>{html.escape(what)} ({measures})</p>")
             parts.append(_picture(job, unit, row, path.parent / name, name))
     with atomic_path(path) as temporary:
@@ -92,6 +102,8 @@ def _picture(job: Job, unit: str, row: dict[str, Any], path: Path, name: str) ->
         return f"<p>no picture: {html.escape(str(error))}</p>"
     body = load_body(job.config.models.body, job.config.models.gender)
     views = [_view(body, row, prefix) for prefix in ("initial_", "")]
+    left, top, right, bottom = _around(views[1], pixels.shape[:2])
+    pixels, views = pixels[top:bottom, left:right], [_shifted(view, left, top) for view in views]
     summary = PersonSummary(
         name=f"{row['key']} #{row['person']}",
         status=str(row["status"]),
@@ -126,6 +138,25 @@ def _view(body: Body, row: dict[str, Any], prefix: str) -> PersonView:
     return PersonView(vertices[0] + transl, K, points, detected[:, :2], detected[:, 2])
 
 
+def _around(view: PersonView, size: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """px left, top, right, bottom of the part of an image of ``size`` (H, W) that shows a person."""
+    points = np.concatenate([view.detected[view.confidence > 0].numpy(), view.projected.numpy()])
+    height, width = size
+    points = points.clip(0, [width - 1, height - 1])
+    low, high = points.min(0), points.max(0)
+    margin = max(CROP_MARGIN * float((high - low).max()), CROP_LEAST / 2)
+    (left, top), (right, bottom) = np.maximum(low - margin, 0), high + margin + 1
+    return int(left), int(top), min(int(right), width), min(int(bottom), height)
+
+
+def _shifted(view: PersonView, left: int, top: int) -> PersonView:
+    """A view in an image of which so many columns and rows were cut off."""
+    offset = torch.tensor([left, top], dtype=torch.float32)
+    K = view.K.clone()
+    K[:2, 2] -= offset
+    return replace(view, K=K, projected=view.projected - offset, detected=view.detected - offset)
+
+
 def _stages(summary: dict[str, Any]) -> str:
     rows = []
     for name, figures in summary["stages"].items():
@@ -155,8 +186,10 @@ def _memory(receipts: Sequence[Receipt]) -> str:
         path = " ".join(f"{600 * n / people:.1f},{200 - 200 * m / top:.1f}" for _, n, m in points)
         title = f"<title>{html.escape(process)}</title>"
         lines.append(f'<polyline fill="none" stroke="#27c" points="{path}">{title}</polyline>')
-    caption = f"Peak memory (0 to {top / 2**30:.2f} GiB) over people (0 to {people}) a process."
-    svg = f'<svg viewBox="0 0 600 200" width="600" style="border:1px solid #ccc">{"".join(lines)}</svg>'
+    words = ((100, f"{top / 2 / 2**30:.2f} GiB"), (200, f"0 GiB; {people} people at the right end"))
+    marks = "".join(f'<text x="4" y="{y - 4}" {LABEL}>{text}</text>' for y, text in words)
+    svg = f'<svg viewBox="0 0 600 200" width="600" {FRAME}>{marks}{"".join(lines)}</svg>'
+    caption = "Peak memory over people done, a line a process: flat where nothing is kept."
     return f"{svg}<p>{caption}</p><script type=application/json>{json.dumps(series)}</script>"
 
 
