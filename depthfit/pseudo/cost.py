@@ -27,8 +27,7 @@ from depthfit.pseudo.stages import STAGE_NAMES
 BUFFER = 4
 """Chunks that may wait in front of a stage, a process of it: what Ray Data lets through."""
 LIGHT = ("read", "gate", "write")
-HEAVY = ("perceive", "fit")
-"""What a GPU does; the rest is of the cores beside it."""
+"""What the cores beside a GPU do."""
 PROBE_APPENDS = 50
 HOUR = 3600.0
 
@@ -42,7 +41,9 @@ class ModelConfig:
         images: Of the big run.
         people_per_image: ``null`` takes the run's.
         gpus: Numbers of GPUs to tell of.
-        fit_people_per_s: Of one GPU, perceiving and fitting; ``null`` takes the run's processes for one.
+        fit_people_per_s: Of one GPU; ``null`` takes the run's process for one.
+        perceive_images_per_s: Of one GPU, where depth is estimated; ``null`` takes the run's process for one,
+            if it estimated depth.
         cpus_per_gpu: Cores beside each GPU that read and write.
         chunk: People in a chunk; a GPU wants more than a core.
         driver_ms: Of the driver a chunk: handing out, receipts. On two busy cores 600 empty chunks took 17 ms
@@ -58,6 +59,7 @@ class ModelConfig:
     people_per_image: float | None = None
     gpus: list[int] = field(default_factory=lambda: [1, 8, 64])
     fit_people_per_s: float | None = None
+    perceive_images_per_s: float | None = None
     cpus_per_gpu: int = 8
     chunk: int = 256
     driver_ms: float = 20.0
@@ -114,17 +116,27 @@ def rates(costs: Costs, config: ModelConfig, gpus: int) -> dict[str, float]:
     """People a second that each part of a cluster can serve."""
     machines = -(-gpus // 8)
     light = sum(costs.seconds[name] for name in LIGHT)
-    fit = config.fit_people_per_s or 1 / sum(costs.seconds.get(name, 0.0) for name in HEAVY)
     # A shard is read once for its labels and once more when it is written anew.
     stored = 2 * costs.bytes_in + costs.shard + costs.index
     moved = max(costs.bytes_moved, 1.0)
     return {
-        "fit": gpus * fit,
+        "GPU": gpus / gpu_seconds(costs, config),
         "read, gate, write": gpus * config.cpus_per_gpu / max(light, 1e-9),
         "storage": config.storage_mb_s * 1e6 / max(stored, 1.0),
         "network": machines * config.network_mb_s * 1e6 / moved,
         "driver": 1000 / config.driver_ms * config.chunk,
     }
+
+
+def gpu_seconds(costs: Costs, config: ModelConfig) -> float:
+    """Of one GPU a person: perceiving, where depth is estimated, and fitting."""
+    fit, perceive = costs.seconds["fit"], costs.seconds.get("perceive", 0.0)
+    if config.fit_people_per_s is not None:
+        fit = 1 / config.fit_people_per_s
+    if config.perceive_images_per_s is not None:
+        per_image = config.people_per_image or costs.people_per_image
+        perceive = 1 / (config.perceive_images_per_s * per_image)
+    return fit + perceive
 
 
 def model_table(config: ModelConfig) -> str:

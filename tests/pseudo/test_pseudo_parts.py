@@ -14,7 +14,7 @@ import torch
 
 from depthfit.errors import InputError
 from depthfit.pseudo.config import GateConfig, PolicyConfig, PseudoConfig, fingerprint
-from depthfit.pseudo.cost import manifest_cost, simulate
+from depthfit.pseudo.cost import Costs, ModelConfig, gpu_seconds, manifest_cost, rates, simulate
 from depthfit.pseudo.fitting import OUT_OF_MEMORY, HalvingFitter
 from depthfit.pseudo.gate import LIMITS, decide, doubts
 from depthfit.pseudo.layout import Layout, read_plan, write_plan
@@ -174,6 +174,20 @@ def test_simulation_of_hand_worked_pipelines() -> None:
     assert simulate(same, {**one, "fit": 9}) == pytest.approx(4 + 3), "reading sets the pace"
     slow_end = [{"read": 0.0, "fit": 1.0, "gate": 0.0, "write": 5.0}] * 3
     assert simulate(slow_end, one) == pytest.approx(1 + 15)
+
+
+def test_rates_of_a_big_run_by_hand() -> None:
+    seconds = {"read": 0.01, "perceive": 9.0, "fit": 9.0, "gate": 0.0, "write": 0.01}
+    costs = Costs(seconds, bytes_in=4e5, bytes_moved=1e6, shard=1.9e5, index=1e4, people_per_image=2.0)
+    config = ModelConfig(fit_people_per_s=100, perceive_images_per_s=10, cpus_per_gpu=8, chunk=100)
+    assert gpu_seconds(costs, ModelConfig()) == 18.0
+    assert rates(costs, config, 16) == {
+        "GPU": pytest.approx(16 / (1 / 100 + 1 / (10 * 2))),
+        "read, gate, write": pytest.approx(16 * 8 / 0.02),
+        "storage": pytest.approx(1e9 / (2 * 4e5 + 1.9e5 + 1e4)),
+        "network": pytest.approx(2 * 1e9 / 1e6),
+        "driver": pytest.approx(1000 / 20 * 100),
+    }
 
 
 def test_queues_and_rates_of_a_hand_made_log() -> None:
