@@ -51,7 +51,7 @@ class PosedPoints(TensorStruct):
 
     Attributes:
         position: (N, P, 3) m, the pelvis at the origin.
-        arm: (N, P, 24, 3) m, S_j - W_j p_j.
+        arm: (N, P, 3, 24) m, S_j - W_j p_j.
         shape: (N, P, 3, B) m per unit of shape.
         blend: (N, P, 3, 69) m per rad: what pose blend shapes add for joints 1..23, or ``None``.
     """
@@ -63,8 +63,12 @@ class PosedPoints(TensorStruct):
 
     def turn(self, gradient: Tensor, skeleton: Skeleton) -> Tensor:
         """Rows of d(gradient . X) / d(omega of every joint): (N, P, R, 3) -> (N, P, R, 72)."""
-        crossed = torch.linalg.cross(self.arm[:, :, None], gradient[..., None, :], dim=-1)
-        rows = torch.einsum("nprjc,njcd->nprjd", crossed, parent_rotation(skeleton)).flatten(-2)
+        ax, ay, az = self.arm[:, :, None].unbind(-2)
+        gx, gy, gz = gradient[..., None].unbind(-2)
+        cx, cy, cz = ay * gz - az * gy, az * gx - ax * gz, ax * gy - ay * gx
+        parent = parent_rotation(skeleton)[:, None, None]  # (N, 1, 1, 24, 3, 3)
+        axes = [cx * p[..., 0] + cy * p[..., 1] + cz * p[..., 2] for p in parent.unbind(-1)]
+        rows = torch.stack(axes, -1).flatten(-2)
         if self.blend is not None:
             rows = torch.cat([rows[..., :3], rows[..., 3:] + gradient @ self.blend], -1)
         return rows
@@ -110,7 +114,7 @@ class VertexSubset(TensorStruct):
         """Posed vertices (N, S, 3) m, the pelvis at the origin."""
         transform = torch.cat([skeleton.rotation, skeleton.offset[..., None]], -1).flatten(-2)
         blended = (self.weights @ transform).unflatten(-1, (3, 4))
-        return (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3]
+        return (blended[..., :3] * rest[..., None, :]).sum(-1) + blended[..., 3]
 
     def points(self, rest: Tensor, first: int, bary: Tensor) -> RestPoints:
         """Points blended of consecutive vertices of the subset.
@@ -123,7 +127,8 @@ class VertexSubset(TensorStruct):
         _, p, c = bary.shape
         span = slice(first, first + p * c)
         weight = self.weights[:, span].unflatten(1, (p, c)) * bary[..., None]
-        by_joint = weight.mT @ rest[:, span].unflatten(1, (p, c))
+        corners = rest[:, span].unflatten(1, (p, c))
+        by_joint = (corners[..., None] * weight[..., None, :]).sum(-3).mT
         shape = self.shapedirs[:, span].unflatten(1, (p, c))
         posedirs = None if self.posedirs is None else self.posedirs[:, span].unflatten(1, (p, c))
         return RestPoints(by_joint, weight.sum(-2), shape, weight, posedirs)
@@ -180,13 +185,18 @@ def landmark_table(body: Body) -> LandmarkTable:
 
 def pose_points(body: Body, points: RestPoints, skeleton: Skeleton, pose: Tensor) -> PosedPoints:
     """Pose rest points and gather the derivatives."""
-    g, p, rest = skeleton.rotation, skeleton.position, skeleton.rest
-    local = points.by_joint - points.weight[..., None] * rest[:, None]
-    part = torch.einsum("njcd,npjd->npjc", g, local) + points.weight[..., None] * p[:, None]
-    mask = joint_tree(part.device, part.dtype).below
-    below = mask @ part
-    arm = below - (points.weight @ mask.mT)[..., None] * p[:, None]
-    return PosedPoints(below[:, :, 0], arm, _shape_rows(body, points, g), _blend_rows(points, g, pose))
+    g, weight = skeleton.rotation, points.weight
+    # Joints side by side, so that each number is one long row of all points.
+    x, y, z = points.by_joint.mT.unbind(-2)
+    part = points.by_joint.new_empty(*weight.shape[:2], 3, NUM_JOINTS)
+    for c, to in enumerate(part.unbind(-2)):
+        torch.mul(x, g[:, None, :, c, 0], out=to)
+        to.addcmul_(y, g[:, None, :, c, 1]).addcmul_(z, g[:, None, :, c, 2])
+        to.addcmul_(weight, skeleton.offset[:, None, :, c])
+    mask = joint_tree(part.device, part.dtype).below.mT
+    below = part @ mask
+    arm = below - (weight @ mask)[:, :, None] * skeleton.position.mT[:, None]
+    return PosedPoints(below[..., 0], arm, _shape_rows(body, points, g), _blend_rows(points, g, pose))
 
 
 def _shape_rows(body: Body, points: RestPoints, g: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ def _vertices(body: Body, people: PersonState) -> Tensor:
     offset = skeleton.offset + people.transl[:, None]
     transform = torch.cat([skeleton.rotation, offset[..., None]], -1)
     rest = body.posed_rest_vertices(people.pose, people.betas)
-    return ops.skin(rest, *body.bones, transform)
+    return ops.skin(body, rest, transform)
 
 
 def _uncovered(batch: Batch, fragments: Fragments) -> Tensor:
@@ -295,7 +295,7 @@ def _pair(
     """For each of (N, A) points the nearest of (N, B) with a like normal: index and weight (N, A)."""
     ops = _ops(xy)
     index, best, squared = ops.nearest(xy, normal, to_xy, to_normal, to_valid, MIN_ALIGNMENT)
-    distance = squared.clamp(min=0).sqrt()
+    distance = squared.sqrt()
     ok = valid & best.isfinite() & (distance < gate[:, None])
     return index, ok.to(xy.dtype)
 

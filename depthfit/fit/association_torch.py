@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from depthfit.body.model import Body
 from depthfit.raster import Fragments
 from depthfit.residuals.keypoints import projection
 
@@ -17,30 +18,29 @@ OPEN_GAP = 0.03
 """m by which what lies behind a rim must be farther, where depth edges are the outline."""
 
 
-def skin(rest: Tensor, bone: Tensor, weight: Tensor, transform: Tensor) -> Tensor:
-    """Posed vertices (N, V, 3) of ``rest`` (N, V, 3), each moved by few bones.
-
-    Args:
-        bone: (V, K) int32 joints, and ``weight`` (V, K) of each, the heaviest first.
-        transform: (N, 24, 3, 4) of the joints.
-    """
-    out = torch.zeros_like(rest)
-    homogeneous = torch.cat([rest, torch.ones_like(rest[..., :1])], -1)
-    for joints, share in zip(bone.mT, weight.mT, strict=True):
-        # Few vertices have more than two bones.
-        some = torch.nonzero(share)[:, 0]
-        moved = transform.index_select(1, joints.index_select(0, some))
-        point = homogeneous.index_select(1, some)
-        posed = (moved * point[..., None, :]).sum(-1) * share.index_select(0, some)[:, None]
-        out.index_add_(1, some, posed)
-    return out
+def skin(body: Body, rest: Tensor, transform: Tensor) -> Tensor:
+    """Posed vertices (N, V, 3) of ``rest`` (N, V, 3) under the joints' ``transform`` (N, 24, 3, 4)."""
+    # Numbers of all vertices side by side, so that each of the twelve is one long row.
+    blended = (transform.flatten(-2).mT @ body.weights.mT).unflatten(1, (3, 4))
+    x, y, z = rest.mT.contiguous().unbind(1)
+    out = torch.empty_like(blended[:, :, 0])
+    for row, to in zip(blended.unbind(1), out.unbind(1), strict=True):
+        torch.mul(row[:, 0], x, out=to)
+        to.addcmul_(row[:, 1], y).addcmul_(row[:, 2], z).add_(row[:, 3])
+    return out.mT.contiguous()
 
 
 def facing(vertices: Tensor, faces: Tensor) -> Tensor:
     """(N, F) cosine between each face's normal and the direction to the camera; positive where it faces."""
-    a, b, c = (vertices.index_select(1, corner) for corner in faces.unbind(-1))
-    normal = torch.linalg.cross(b - a, c - a)
-    return -torch.nn.functional.cosine_similarity(normal, a, dim=-1)
+    # Coordinate-major and vertex-major, so that one index copies the values of all meshes at once.
+    coordinates = vertices.permute(2, 1, 0).contiguous()
+    (ax, ay, az), b, c = (coordinates.index_select(1, corner) for corner in faces.unbind(-1))
+    bx, by, bz = b[0].sub_(ax), b[1].sub_(ay), b[2].sub_(az)
+    cx, cy, cz = c[0].sub_(ax), c[1].sub_(ay), c[2].sub_(az)
+    nx, ny, nz = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
+    along = nx * ax + ny * ay + nz * az
+    square = (nx * nx + ny * ny + nz * nz) * (ax * ax + ay * ay + az * az)
+    return -(along / square.clamp_(min=1e-30).sqrt_()).T
 
 
 def rim_key(
@@ -113,12 +113,17 @@ def nearest(
     """For each of (N, A) points the cheapest of (N, B): its index, cost (infinite: none) and px^2."""
     # About the middle of all points, so that the products below lose no digits.
     middle = to_xy.mean(1, keepdim=True)
-    squared = torch.cdist(xy - middle, to_xy - middle).square()
-    alignment = normal @ to_normal.mT
-    cost = squared * (1 + NORMAL_PENALTY - NORMAL_PENALTY * alignment)
-    allowed = (alignment > min_alignment) & to_valid[:, None]
-    best, index = cost.masked_fill_(~allowed, torch.inf).min(-1)
-    return index, best, squared.gather(2, index[..., None])[..., 0]
+    x, y = xy - middle, to_xy - middle
+    # Who is not valid is infinitely far.
+    far = y.square().sum(-1).masked_fill_(~to_valid, torch.inf)
+    cost = torch.baddbmm(far[:, None], x, y.mT, alpha=-2).add_(x.square().sum(-1, keepdim=True))
+    factor = torch.baddbmm(
+        cost.new_tensor([[[1 + NORMAL_PENALTY]]]), normal, to_normal.mT, alpha=-NORMAL_PENALTY
+    )
+    averted = factor >= 1 + NORMAL_PENALTY - NORMAL_PENALTY * min_alignment
+    best, index = cost.mul_(factor).masked_fill_(averted, torch.inf).min(-1)
+    partner = to_xy.gather(1, index[..., None].expand(-1, -1, 2))
+    return index, best, (xy - partner).square().sum(-1)
 
 
 def sample_key(

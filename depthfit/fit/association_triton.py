@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from depthfit.body.model import Body
 from depthfit.fit.association_torch import NORMAL_PENALTY, OPEN_GAP
 from depthfit.raster import Fragments
 from depthfit.residuals.keypoints import MIN_DEPTH
@@ -67,8 +68,9 @@ def _skin_kernel(rest, bone, weight, transform, out, num_vertices, BONES: tl.con
     tl.store(place + 2, pz, mask=live)
 
 
-def skin(rest: Tensor, bone: Tensor, weight: Tensor, transform: Tensor) -> Tensor:
+def skin(body: Body, rest: Tensor, transform: Tensor) -> Tensor:
     """Posed vertices (N, V, 3)."""
+    bone, weight = body.bones
     out = torch.empty_like(rest)
     (n, count, _), bones = rest.shape, bone.shape[1]
     _skin_kernel[(triton.cdiv(count, _LANES), n)](

@@ -47,15 +47,17 @@ class Rows(TensorStruct):
         value = torch.where(self.weight > 0, self.weight * kernel.value(squared), torch.zeros_like(squared))
         return value.sum(-1) / 2
 
-    def masked(self) -> Rows:
-        """Rows without evidence set to zero, so that what is not finite there cannot spread."""
+    def scaled(self, factor: Tensor) -> Rows:
+        """Residuals and derivatives times ``factor`` (N, P); rows without evidence zero, so that what is not
+        finite there cannot spread."""
         live = self.weight > 0
 
-        def clean(tensor: Tensor) -> Tensor:
-            mask = live.reshape(*live.shape, *[1] * (tensor.ndim - 2))
-            return torch.where(mask, tensor, torch.zeros_like(tensor))
+        def scale(tensor: Tensor) -> Tensor:
+            ones = [1] * (tensor.ndim - 2)
+            scaled = tensor * factor.reshape(*factor.shape, *ones)
+            return torch.where(live.reshape(*live.shape, *ones), scaled, torch.zeros_like(scaled))
 
-        return self.map(clean)
+        return self.map(scale).replace(weight=self.weight)
 
 
 @dataclass(frozen=True)
@@ -91,24 +93,32 @@ def jacobian(
     keeps its pixel and its size. Keypoints and canonical depth fix z / f far better than f itself; in these
     coordinates that stiff direction is a person's own, and the soft one is the focal's alone.
     """
-    out = rows.residual.new_zeros(*rows.residual.shape, layout.size)
-    turn = points.turn(rows.point, skeleton)
-    out[..., layout.root] = turn[..., :3]
-    out[..., layout.pose] = turn[..., 3:66]
-    out[..., layout.betas] = rows.point @ points.shape
-    z = people.log_distance.exp()[:, None, None]
-    out[..., layout.bearing] = rows.point[..., :2] * z[..., None]
-    out[..., layout.distance] = (rows.point * people.transl[:, None, None]).sum(-1)
-    if rows.clothes is not None:
-        out[..., layout.clothes] = rows.clothes
-    if rows.field is not None:
-        out[..., layout.field] = rows.field
-    shared = rows.residual.new_zeros(*rows.residual.shape, NUM_SHARED)
-    dolly = out[..., layout.distance] - (out[..., layout.bearing] * people.bearing[:, None, None]).sum(-1)
+    parts = _columns(rows, points, skeleton, people, layout)
+    return torch.cat(parts[:-1], -1), parts[-1]
+
+
+def _columns(
+    rows: Rows, points: PosedPoints, skeleton: Skeleton, people: PersonState, layout: StepLayout
+) -> list[Tensor]:
+    """The Jacobian's columns in the order of ``layout``, and the images'."""
+    shape, gradient = rows.residual.shape, rows.point
+    bearing = gradient[..., :2] * people.log_distance.exp()[:, None, None, None]
+    distance = (gradient * people.transl[:, None, None]).sum(-1, keepdim=True)
+    dolly = distance[..., 0] - (bearing * people.bearing[:, None, None]).sum(-1)
+    shared = rows.residual.new_zeros(*shape, NUM_SHARED)
     shared[..., LOG_FOCAL] = rows.log_focal + dolly
     if rows.log_scale is not None:
         shared[..., LOG_SCALE] = rows.log_scale
-    return out, shared
+    clothes, field = rows.clothes, rows.field
+    return [
+        points.turn(gradient, skeleton)[..., : layout.pose.stop],
+        gradient @ points.shape,
+        bearing,
+        distance,
+        gradient.new_zeros(*shape, layout.num_clothes) if clothes is None else clothes,
+        gradient.new_zeros(*shape, layout.num_field) if field is None else field,
+        shared,
+    ]
 
 
 def normal_block(
@@ -120,11 +130,11 @@ def normal_block(
     layout: StepLayout,
 ) -> PersonBlock:
     """The term's Gauss-Newton Hessian and gradient, rows weighted by the kernel."""
-    rows = rows.masked()
-    own, shared = jacobian(rows, points, skeleton, people, layout)
     weight = rows.weight * kernel.weight((rows.residual**2).sum(-1))
-    root = weight.sqrt()[..., None, None]
-    columns = (torch.cat([own, shared, rows.residual[..., None]], -1) * root).flatten(1, 2)
+    # Weighted before a row grows to all its columns.
+    rows = rows.scaled(weight.sqrt())
+    parts = _columns(rows, points, skeleton, people, layout)
+    columns = torch.cat([*parts, rows.residual[..., None]], -1).flatten(1, 2)
     return split_gram(columns.mT @ columns, layout)
 
 
