@@ -9,7 +9,7 @@ from depthfit.bench.split_scores import Figures
 from depthfit.bench.splits import SWEEPS
 from depthfit.bench.variants import FITS
 
-COLOURS = ("tab:orange", "tab:red", "tab:green", "tab:cyan", "tab:blue", "tab:purple")
+COLOURS = ("tab:orange", "tab:red", "tab:green", "tab:blue", "tab:cyan", "tab:purple")
 DPI = 110
 
 

@@ -47,8 +47,8 @@ def match_people(
 ) -> Matching:
     """Match the detected people of an image to its N predictions, at the least total cost.
 
-    With ``predicted_xy`` the cost of a pair is the mean distance of the found keypoints, as a share of
-    the prediction's box. Without, it is 1 - IoU of the prediction's box and the square around the
+    With ``predicted_xy`` the cost of a pair is the mean distance of the found keypoints, weighted by their
+    confidence, as a share of the prediction's box. Without, it is 1 - IoU of the prediction's box and the square around the
     keypoints. Pairs beyond a gate are no pairs.
 
     Args:
@@ -95,12 +95,16 @@ def _assign(cost: np.ndarray, gate: float) -> Matching:
 
 
 def _point_costs(person: KeypointPerson, predicted_xy: np.ndarray, box_size: np.ndarray) -> np.ndarray:
-    """(N,) mean capped distance of one detected person's points to each prediction's; inf = unknown."""
+    """(N,) mean capped distance of one detected person's points to each prediction's; inf = unknown.
+
+    Points count by their confidence: for what lies beyond the image a detector makes up a place in it.
+    """
     distance = np.linalg.norm(predicted_xy - person.xy, axis=-1) / box_size[:, None]
     common = person.found & np.isfinite(distance)
     number = common.sum(1)
-    total = np.where(common, np.minimum(distance, DISTANCE_CAP), 0).sum(1)
-    return np.where(number >= MIN_COMMON, total / np.maximum(number, 1), np.inf)
+    trust = common * person.confidence
+    total = (trust * np.where(common, np.minimum(distance, DISTANCE_CAP), 0)).sum(1)
+    return np.where(number >= MIN_COMMON, total / np.maximum(trust.sum(1), 1e-9), np.inf)
 
 
 def _box_costs(person: KeypointPerson, box_center: np.ndarray, box_size: np.ndarray) -> np.ndarray:

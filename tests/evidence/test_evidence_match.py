@@ -112,3 +112,19 @@ def test_masks_are_given_to_the_people_inside_them():
     assert match.match_masks(people_at(xy), labels).tolist() == [1, 2, 0]
     assert match.match_masks(people_at(xy), np.zeros_like(labels)).tolist() == [0, 0, 0]
     assert match.match_masks([], labels).tolist() == []
+
+
+def test_points_made_up_for_what_is_out_of_sight_do_not_part_a_person():
+    """Cut at the waist: 16 of 27 points lie beyond the image, where the detector answers at its border."""
+    xy = np.random.default_rng(5).uniform(0, 80, (27, 2))
+    seen = np.arange(27) < 11
+    invented = np.where(seen[:, None], xy, xy + np.array([0, -60]))
+    confidence = np.where(seen, 0.9, 0.03)
+    sure = match.match_people(
+        [KeypointPerson(invented, np.ones(27))], xy.mean(0)[None], np.array([80.0]), xy[None]
+    )
+    unsure = match.match_people(
+        [KeypointPerson(invented, confidence)], xy.mean(0)[None], np.array([80.0]), xy[None]
+    )
+    assert sure.detection.tolist() == [-1]
+    assert unsure.detection.tolist() == [0]
