@@ -1,0 +1,95 @@
+"""The kernels' logic through Triton's interpreter, where Triton is installed and there is no GPU."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from importlib.util import find_spec
+from types import ModuleType
+
+import pytest
+import torch
+
+from depthfit import so3
+from depthfit.body.load import load_body
+from depthfit.body.tree import joint_tree
+from depthfit.fit import Fitter
+from depthfit.fit.stages import ALL_UNKNOWNS, Parts, Plan, flat_chart
+from depthfit.raster import rasterize
+from tests.fit.people import default_config, people
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels themselves are tested on the GPU"),
+]
+
+
+def interpreted(name: str) -> ModuleType:
+    """A module of kernels. No other test imports one where there is no GPU."""
+    return importlib.import_module(name)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _interpreter() -> Iterator[None]:
+    """For as long as kernels are made and called: Triton asks at both times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        yield
+
+
+def test_rotations_and_kinematics() -> None:
+    kernels = interpreted("depthfit.so3_triton")
+    generator = torch.Generator().manual_seed(0)
+    size = torch.cat([torch.logspace(-6, 0.47, 200), torch.zeros(1)])
+    omega = torch.nn.functional.normalize(torch.randn(201, 3, generator=generator), dim=-1) * size[:, None]
+    for name in ("exp", "left_jacobian", "right_jacobian_inverse"):
+        wanted = getattr(so3, name)(omega.double())
+        torch.testing.assert_close(getattr(kernels, name)(omega).double(), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(kernels.log(so3.exp(omega.double()).float()), omega, rtol=1e-4, atol=1e-6)
+    body = load_body("open")
+    root, pose = so3.exp(omega[:2]), so3.exp(omega[100:146]).unflatten(0, (2, 23))
+    wanted = body.skeleton(root, pose, torch.zeros(2, body.num_betas))
+    tree = joint_tree(root.device, root.dtype)
+    found = interpreted("depthfit.body.triton_kinematics").pose_joints(root, pose, wanted.rest, tree.parent)
+    torch.testing.assert_close(found[0], wanted.rotation, rtol=0, atol=2e-6)
+    torch.testing.assert_close(found[1], wanted.position, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("cull", [True, False])
+def test_the_same_triangles_are_drawn(cull: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    vertices = torch.randn(1, 60, 3, generator=generator) * 0.3 + torch.tensor([0.0, 0.0, 2.0])
+    vertices[0, 5, 2] = -1
+    faces = torch.randint(0, 60, (100, 3), generator=generator)
+    camera = torch.tensor([[[12.0, 0, 8], [0, 12, 7], [0, 0, 1]]])
+    wanted = rasterize(vertices, faces, camera, (14, 17), "torch", cull)
+    interpreted("depthfit.raster.triton_raster")
+    found = rasterize(vertices, faces, camera, (14, 17), "triton", cull)
+    assert wanted.hit.any()
+    assert torch.equal(found.face, wanted.face)
+    torch.testing.assert_close(found.depth, wanted.depth)
+    torch.testing.assert_close(found.bary, wanted.bary)
+
+
+@torch.no_grad()
+def test_cost_and_columns_are_those_of_the_rows() -> None:
+    config = default_config()
+    config.depth.samples, config.contour.points, config.solver.grid = 40, 20, 64
+    stages = Fitter(load_body("open"), None, config).scheduler(people(load_body("open"), 1))
+    state = stages.start()
+    fit = stages.problem(state, flat_chart(state.people), Plan(ALL_UNKNOWNS, Parts()), stages.robust(2.0))
+    skeleton = fit.skeleton(state.people)
+    interpreted("depthfit.residuals.triton_surface")
+    interpreted("depthfit.residuals.triton_normal")
+    depth, contour, hit = fit._surface_rows(state, skeleton)
+    for found, rows, term in zip(
+        fit._fused_costs(state, skeleton), (depth, contour), ("depth", "contour"), strict=True
+    ):
+        torch.testing.assert_close(found, rows.cost(fit._kernel(term)), rtol=1e-4, atol=1e-3)
+    at_depth, at_rim = fit._surface_points(state.people, skeleton, hit)
+    wanted = fit._block("depth", depth, at_depth, skeleton, state.people)
+    wanted = wanted + fit._block("contour", contour, at_rim, skeleton, state.people)
+    found = fit._fused_block(state, skeleton)
+    for part in ("block", "coupling", "shared", "block_gradient", "shared_gradient"):
+        one, two = getattr(found, part), getattr(wanted, part)
+        assert float((one - two).norm() / two.norm()) < 1e-4, part
