@@ -48,8 +48,8 @@ def match_people(
     """Match the detected people of an image to its N predictions, at the least total cost.
 
     With ``predicted_xy`` the cost of a pair is the mean distance of the found keypoints, weighted by their
-    confidence, as a share of the prediction's box. Without, it is 1 - IoU of the prediction's box and the square around the
-    keypoints. Pairs beyond a gate are no pairs.
+    confidence, as a share of the prediction's box. Without, it is 1 - IoU of the prediction's box and the
+    square around the keypoints. Pairs beyond a gate are no pairs.
 
     Args:
         people: D detected people.

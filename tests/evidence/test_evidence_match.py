@@ -120,11 +120,10 @@ def test_points_made_up_for_what_is_out_of_sight_do_not_part_a_person():
     seen = np.arange(27) < 11
     invented = np.where(seen[:, None], xy, xy + np.array([0, -60]))
     confidence = np.where(seen, 0.9, 0.03)
-    sure = match.match_people(
-        [KeypointPerson(invented, np.ones(27))], xy.mean(0)[None], np.array([80.0]), xy[None]
-    )
-    unsure = match.match_people(
-        [KeypointPerson(invented, confidence)], xy.mean(0)[None], np.array([80.0]), xy[None]
-    )
-    assert sure.detection.tolist() == [-1]
-    assert unsure.detection.tolist() == [0]
+    found = {
+        name: match.match_people(
+            [KeypointPerson(invented, weights)], xy.mean(0)[None], np.array([80.0]), xy[None]
+        ).detection.tolist()
+        for name, weights in (("sure of all", np.ones(27)), ("sure of some", confidence))
+    }
+    assert found == {"sure of all": [-1], "sure of some": [0]}
