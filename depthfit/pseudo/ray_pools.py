@@ -63,7 +63,8 @@ class Tasks:
         self.running: dict[Any, tuple[ChunkRef, Any, Any]] = {}
 
     def start(self) -> None:
-        while self.queue and len(self.running) < cores(self.ray):
+        room = cores(self.ray) - len(self.running) if self.queue else 0
+        for _ in range(min(room, len(self.queue))):
             chunk, contents = self.queue.popleft()
             mark, result = self._task.remote(self.job, contents)
             self.running[mark] = (chunk, result, None)
