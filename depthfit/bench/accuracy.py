@@ -14,7 +14,7 @@ from rich.progress import track
 from depthfit.atomic import atomic_path
 from depthfit.bench.fitting import Row, Workbench
 from depthfit.bench.variants import TABLES, Variant, variants
-from depthfit.errors import InputError
+from depthfit.errors import check_choice
 from depthfit.evaluation.score import Scores, score
 from depthfit.evidence.scene import Scene, read_scene
 from depthfit.fit.config import FitConfig
@@ -68,8 +68,7 @@ def run_accuracy(config: AccuracyConfig) -> str:
     Raises:
         InputError: A table or a fit is unknown.
     """
-    if config.table not in TABLES:
-        raise InputError("command line", "table", config.table, f"Use one of: {', '.join(TABLES)}.")
+    check_choice("command line", "table", config.table, TABLES)
     chosen = variants(config.fits or TABLES[config.table])
     out = Path(config.out)
     config.scene.images = QUICK_IMAGES if config.quick else config.images

@@ -22,7 +22,7 @@ from depthfit.bench.scoring import RegressorFiles, build_scoring, mask_reader
 from depthfit.datasets import PROTOCOLS, DatasetSource, open_dataset
 from depthfit.datasets.labels import Reader
 from depthfit.datasets.write import KEYPOINT_FORMAT, SceneOptions, is_written, write_scene
-from depthfit.errors import InputError
+from depthfit.errors import InputError, check_choice
 from depthfit.evaluation.people import BodySet
 from depthfit.evaluation.published import published
 from depthfit.evaluation.score import (
@@ -106,8 +106,7 @@ def run_dataset(name: str, config: DatasetConfig) -> DatasetResult:
     """
     if config.root is None:
         raise InputError("command line", "root", "not given", "Name the data set's folder: root=FOLDER.")
-    if config.images not in IMAGES:
-        raise InputError("command line", "images", repr(config.images), f"Use one of: {', '.join(IMAGES)}.")
+    check_choice("command line", "images", config.images, IMAGES)
     if config.init in REGRESSORS:
         # Found out here, not after the first scene was made.
         find_files(REGRESSORS[config.init], config.regressor)
@@ -140,8 +139,7 @@ def _scorings(name: str, config: DatasetConfig, bodies: BodySet) -> dict[str, An
     matching = config.matching
     if matching == "auto":
         matching = "overlap" if config.init == "keypoints" else "person"
-    if name not in PROTOCOLS:
-        raise InputError("command line", "data set", repr(name), f"Use one of: {', '.join(PROTOCOLS)}.")
+    check_choice("command line", "data set", name, PROTOCOLS)
     ours, theirs = bodies.get().num_vertices, bodies.get(truth=True).num_vertices
     if ours != theirs:
         found = f"{ours} vertices in models.body, {theirs} in true_body"

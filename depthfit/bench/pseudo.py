@@ -57,7 +57,7 @@ class PseudoBenchConfig:
     """
 
     out: str = "output/bench/pseudo"
-    images: int = 670
+    images: int = 700
     images_a_tar: int = 50
     workers: int = 2
     worker_kills: int = 6

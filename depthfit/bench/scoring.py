@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from depthfit.errors import InputError
+from depthfit.errors import InputError, check_choice
 from depthfit.evaluation.errors import Scoring
 from depthfit.evaluation.people import BodySet
 from depthfit.evaluation.protocol import REGRESSOR_ROWS, protocol, read_regressor
@@ -73,8 +73,7 @@ def build_scoring(
         InputError: There is no such protocol or matching, or what it needs is not named.
     """
     wanted, regressor = protocol(name), None
-    if matching not in MATCHINGS:
-        raise InputError("command line", "matching", repr(matching), f"Use one of: {', '.join(MATCHINGS)}.")
+    check_choice("command line", "matching", matching, MATCHINGS)
     if wanted.source in REGRESSOR_ROWS:
         path = regressors.j19 if wanted.source == "j19" else regressors.h36m
         if path is None:

@@ -27,7 +27,7 @@ from depthfit.bench.speed_scenes import (
     speed_fitter,
 )
 from depthfit.body.load import load_body
-from depthfit.errors import InputError
+from depthfit.errors import check_choice
 from depthfit.fit import FitConfig, Fitter
 from depthfit.fit.config import DepthConfig
 from depthfit.fit.stages import Scheduler
@@ -140,8 +140,7 @@ def _plan(config: SpeedConfig, device: torch.device) -> _Plan:
 
 def _check(setting: str, names: list[str], known: list[str]) -> None:
     for name in names:
-        if name not in known:
-            raise InputError("command line", setting, repr(name), f"Use one of: {', '.join(known)}.")
+        check_choice("command line", setting, name, known)
 
 
 class _Bench:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from depthfit import so3
 from depthfit.body.model import Body
-from depthfit.errors import InputError
+from depthfit.errors import check_choice
 from depthfit.joints import BODY25, KEYPOINTS, NUM_JOINTS
 
 Array = NDArray[np.float64]
@@ -131,8 +131,7 @@ def gender_name(source: str | Path, value: str) -> str:
     Raises:
         InputError: It is none of m, male, f, female, neutral.
     """
-    if value not in GENDERS:
-        raise InputError(source, "gender", repr(value), f"Use one of: {', '.join(GENDERS)}.")
+    check_choice(source, "gender", value, GENDERS)
     return GENDERS[value]
 
 

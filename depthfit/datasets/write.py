@@ -22,7 +22,7 @@ from depthfit.datasets.labels import (
     true_keypoints,
     truth_columns,
 )
-from depthfit.errors import InputError
+from depthfit.errors import InputError, check_choice
 
 KEYPOINT_SOURCES = ("dataset", "truth", "evidence")
 CAMERAS = ("known", "estimated")
@@ -105,8 +105,7 @@ def _check_options(scene: LabelledScene, options: SceneOptions) -> None:
         ("keypoints2d", options.keypoints, KEYPOINT_SOURCES),
         ("intrinsics", options.camera, CAMERAS),
     ):
-        if value not in known:
-            raise InputError("command line", field, repr(value), f"Use one of: {', '.join(known)}.")
+        check_choice("command line", field, value, known)
     if options.keypoints == "dataset" and not scene.detections:
         fix = "Bring detections (keypoints2d=evidence evidence=FOLDER), or keypoints2d=truth."
         raise InputError(scene.name, "keypoints2d", "no 2D detections come with this data set", fix)

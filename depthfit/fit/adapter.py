@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from depthfit.camera import regressor_focal
-from depthfit.errors import InputError
+from depthfit.errors import check_choice
 from depthfit.evidence.cameras import CameraPrior
 from depthfit.evidence.depth import DepthMap, depth_edges, valid_mask
 from depthfit.evidence.keypoints import KeypointPerson, keypoint_sigma_px
@@ -82,9 +82,7 @@ def image_input(evidence: ImageEvidence, predictions: list[Prediction], config: 
 
 def _camera(evidence: ImageEvidence, config: FitConfig) -> CameraPrior:
     wanted, prior = config.camera, evidence.camera
-    if wanted.source not in CAMERA_SOURCES:
-        fix = f"Use one of: {', '.join(CAMERA_SOURCES)}."
-        raise InputError("config", "camera.source", repr(wanted.source), fix)
+    check_choice("config", "camera.source", wanted.source, CAMERA_SOURCES)
     if wanted.source == "regressor":
         assumed = float(regressor_focal(*evidence.size))
         prior = CameraPrior(assumed, KNOWN_FOCAL_SIGMA, prior.center, wanted.source)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from depthfit.body.model import Body
 from depthfit.data.pose_mixture import load_pose_mixture
-from depthfit.errors import DepthfitError, InputError
+from depthfit.errors import DepthfitError, check_choice
 from depthfit.fit.config import FitConfig
 from depthfit.fit.inputs import ImageInput, PersonInput
 from depthfit.fit.nuisance import CORRELATION, NUM_CLOTHES, clothes_prior, field_spectrum
@@ -176,9 +176,7 @@ def tals_thresholds(size: Tensor, variant: str) -> tuple[Tensor | None, int]:
     """
     if variant == "none":
         return None, 2
-    if variant not in tals.FIT_THRESHOLDS:
-        known = ", ".join(("none", *tals.FIT_THRESHOLDS))
-        raise InputError("config", "keypoints.tals", repr(variant), f"Use one of: {known}.")
+    check_choice("config", "keypoints.tals", variant, ("none", *tals.FIT_THRESHOLDS))
     by_name, norm = tals.FIT_THRESHOLDS[variant]
     return size[:, None] * size.new_tensor([by_name[name] for name in KEYPOINTS]), norm
 
@@ -186,9 +184,7 @@ def tals_thresholds(size: Tensor, variant: str) -> tuple[Tensor | None, int]:
 def pose_priors(config: FitConfig, like: Tensor) -> tuple[PosePrior, ...]:
     """The priors on the pose beside the prediction's, of the dtype and on the device of ``like``."""
     wanted, found = config.pose, list[PosePrior]()
-    if wanted.population not in POPULATIONS:
-        fix = f"Use one of: {', '.join(POPULATIONS)}."
-        raise InputError("config", "pose.population", repr(wanted.population), fix)
+    check_choice("config", "pose.population", wanted.population, POPULATIONS)
     components = POPULATIONS[wanted.population]
     if components:
         prior = MixturePrior.of(load_pose_mixture(components), wanted.population_widen)
