@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,11 @@ def _fit(parts: Sequence[Part], keys: Sequence[str], job: Job) -> None:
         images.append(bench.read(scene, scene.names))
     for key in keys:
         rows, _ = bench.fit(FITS[key], [image for part in images for image in part])
-        names = {image.evidence.path.name: n for n, part in enumerate(images) for image in part}
-        for n, part in enumerate(parts):
-            write_rows(job.fits(part, key), [row for row in rows if names[row["imgname"]] == n], {})
+        # Rows come in the order of the images; names repeat from part to part.
+        rest = iter(rows)
+        for part, own in zip(parts, images, strict=True):
+            count = sum(len(image.people) for image in own)
+            write_rows(job.fits(part, key), list(islice(rest, count)), {})
 
 
 def _workbench(job: Job) -> Workbench:
