@@ -38,8 +38,16 @@ class RoundGraphs:
 
     def run(self, stages: Scheduler, state: FitState, plans: list[tuple[Plan, float, bool]]) -> Solved:
         """The rounds of one stage, from ``state``."""
-        n = len(stages.batch.group)
-        size = padded_size(n)
+        try:
+            return self._run(stages, state, plans)
+        except torch.cuda.OutOfMemoryError:
+            # Whoever tries again with fewer people needs the memory that the recordings hold.
+            self._stages.clear()
+            self._recorder = Recorder()
+            raise
+
+    def _run(self, stages: Scheduler, state: FitState, plans: list[tuple[Plan, float, bool]]) -> Solved:
+        size = padded_size(len(stages.batch.group))
         key = (size, *_shapes(stages.batch), *_shapes(stages.space), *_shapes(state.people))
         recorded = self._stages.get(key)
         if recorded is None:
@@ -79,7 +87,8 @@ class Recorder:
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # All graphs share memory: they run one after another, and what is needed later is copied out.
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads may use the device meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             out = work()
         self._pool = graph.pool()
         return graph.replay, out
