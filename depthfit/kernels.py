@@ -1,4 +1,4 @@
-"""Which of two ways to compute: plain torch, the reference, or Triton kernels."""
+"""Which of two ways to compute: plain torch, the reference, or Triton kernels where they are asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-_plain = False
+from depthfit.errors import DepthfitError
+
+_asked, _plain = False, False
 
 
 @lru_cache(maxsize=1)
@@ -19,11 +21,28 @@ def _has_triton() -> bool:
 
 
 def use_triton(like: Tensor) -> bool:
-    """Whether tensors like this one go to the Triton kernels: float32 on CUDA, with Triton installed, and no
-    gradient asked for, which kernels do not give. An error of a kernel is an error; nothing falls back.
+    """Whether tensors like this one go to the Triton kernels: within :func:`triton_kernels`, float32 on CUDA,
+    and no gradient wanted, which kernels do not give. An error of a kernel is an error; nothing falls back.
     """
     ready = like.is_cuda and like.dtype == torch.float32 and not torch.is_grad_enabled()
-    return ready and not _plain and _has_triton()
+    return ready and _asked and not _plain
+
+
+@contextmanager
+def triton_kernels(asked: bool = True) -> Iterator[None]:
+    """Triton kernels within the block, where they can be used and no :func:`plain_torch` forbids them.
+
+    Raises:
+        DepthfitError: Triton is not installed.
+    """
+    global _asked
+    if asked and not _has_triton():
+        raise DepthfitError("solver.kernels needs Triton (`pip install triton`), or solver.kernels=false")
+    before, _asked = _asked, asked
+    try:
+        yield
+    finally:
+        _asked = before
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from depthfit.errors import check_choice
 from depthfit.fit import FitConfig, Fitter
 from depthfit.fit.config import DepthConfig
 from depthfit.fit.stages import Scheduler
+from depthfit.kernels import triton_kernels
 from depthfit.report.score_plots import has_matplotlib
 from depthfit.run.device import choose_device
 
@@ -91,10 +92,14 @@ def run_speed(config: SpeedConfig) -> str:
     plan = _plan(config, device)
     _check("spaces", plan.spaces, list(SPACES))
     _check("solvers", plan.solvers, list(ENTRIES))
-    bench = _Bench(config, plan, device)
-    for measure in track(list(bench.jobs()), description="Measuring"):
-        measure()
-        bench.save()
+    # What is measured on CUDA is the fit with kernels, beside rows in plain torch.
+    cuda = device.type == "cuda"
+    config = replace(config, fit=replace(config.fit, solver=replace(config.fit.solver, kernels=cuda)))
+    with triton_kernels(cuda):
+        bench = _Bench(config, plan, device)
+        for measure in track(list(bench.jobs()), description="Measuring"):
+            measure()
+            bench.save()
     if has_matplotlib():
         write_speed_plots(Path(config.out), bench.fits, bench.races, _place(device))
     return bench.report()

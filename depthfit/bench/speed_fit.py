@@ -130,9 +130,10 @@ def measure_fit(
 
 
 def _measure(out: FitSpeed, engine: RepeatedFitter, repeats: int, patience: float) -> None:
+    # From before the first run on: what a recording needs is taken while it is made.
+    reset_peak(engine.device)
     out.first, steps = timed_fit(engine)
     out.steps = float(steps.float().median())
-    reset_peak(engine.device)
     # Where nothing runs beside Python, watching costs nothing: the first timed run is split as well.
     split_first = engine.device.type == "cpu"
     while len(out.seconds) < repeats and sum(out.seconds) < patience:

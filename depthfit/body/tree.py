@@ -7,7 +7,7 @@ commute, need a pass from the root to the leaves, one step for all joints of a l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -51,7 +51,7 @@ def _joints_by_level() -> list[list[int]]:
     return levels
 
 
-@lru_cache(maxsize=16)
+@cache
 def joint_tree(device: torch.device, dtype: torch.dtype) -> JointTree:
     """The tables on a device."""
     # The cache outlives the caller's mode: tensors made in inference mode could never take part in autograd.
@@ -63,7 +63,7 @@ def joint_tree(device: torch.device, dtype: torch.dtype) -> JointTree:
         return JointTree(below.to(device), parent.to(device))
 
 
-@lru_cache(maxsize=16)
+@cache
 def joint_levels(device: torch.device) -> tuple[tuple[Level, ...], Tensor]:
     """Levels below the root, and (24,) the place of every joint when levels stand one after another."""
     levels = _joints_by_level()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +30,7 @@ from depthfit.fit.space import TokenSpace
 from depthfit.fit.stages import Scheduler, Solved
 from depthfit.fit.verdict import VERDICTS, Measures, judge, measure
 from depthfit.joints import NUM_BODY_JOINTS, NUM_JOINTS
-from depthfit.kernels import use_triton
+from depthfit.kernels import triton_kernels, use_triton
 from depthfit.solver.schur import scatter_sum
 from depthfit.state import FitState
 from depthfit.struct import where
@@ -114,6 +116,18 @@ class Fitter:
     @torch.no_grad()
     def solve(self, images: list[ImageInput]) -> Fitted:
         """The fit as tensors."""
+        with self._kernels():
+            return self._solve(images)
+
+    @contextmanager
+    def _kernels(self) -> Iterator[None]:
+        """Kernels within the block if the settings ask for them. They run on the current device."""
+        cuda = self.device.type == "cuda"
+        here = torch.cuda.device(self.device) if cuda else nullcontext()
+        with here, triton_kernels(cuda and self.config.solver.kernels):
+            yield
+
+    def _solve(self, images: list[ImageInput]) -> Fitted:
         scheduler = self.scheduler(images)
         batch = scheduler.batch
         start = scheduler.start()
@@ -146,6 +160,8 @@ class Fitter:
         layout = step_layout(self.model, self.config)
         batch = make_batch(images, self.model, self.config, layout, self.device)
         space = pose_space(images, batch, self.tokenizer, self.config)
+        with self._kernels():
+            graphs = self._graphs if use_triton(batch.center) else None
         return Scheduler(
             self.model,
             self.table,
@@ -155,7 +171,7 @@ class Fitter:
             self.pose_priors,
             layout,
             self.config,
-            self._graphs if use_triton(batch.center) else None,
+            graphs,
         )
 
     def _put_back(self, scheduler: Scheduler, before: FitState, after: FitState, verdict: Tensor) -> FitState:

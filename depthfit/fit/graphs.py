@@ -1,8 +1,9 @@
 """Rounds recorded as CUDA graphs: a round is hundreds of small kernels, which Python would launch too slowly.
 
-A graph replays on fixed memory. So people are copied into buffers for a certain number of them, padded with
-copies of the last one (in an image that nobody else has), and every kind of round is recorded once for each
-such number. What was recorded serves all later batches of that size.
+A graph replays on fixed memory (the cached tables are part of it: those caches never let go). So people are
+copied into buffers for a certain number of them, padded with copies of the last one (in an image that nobody
+else has), and every kind of round is recorded once for each such number. What was recorded serves all later
+batches of that size.
 """
 
 from __future__ import annotations

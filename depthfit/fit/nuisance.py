@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ def field_basis(place: Tensor, config: FitConfig) -> Tensor:
     return waves[..., 0, :].index_select(-1, across) * waves[..., 1, :].index_select(-1, down) * size
 
 
-@lru_cache(maxsize=16)
+@cache
 def _field_waves(order: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """(K,) orders across and down of each cosine, and the factor that makes its mean square one."""
     orders = field_orders(order)

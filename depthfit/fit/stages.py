@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -18,6 +18,7 @@ from depthfit.fit.problem import Batch
 from depthfit.fit.space import Chart, PoseSpace
 from depthfit.fit.system import BodyFit, Matches, RobustScales
 from depthfit.joints import NUM_JOINTS
+from depthfit.kernels import use_triton
 from depthfit.residuals.pose_priors import PosePrior
 from depthfit.solver import LevenbergMarquardtConfig, minimize
 from depthfit.state import LOG_FOCAL, LOG_SCALE, FitState, ImageState, PersonState, StepLayout
@@ -240,7 +241,7 @@ class Scheduler:
         scale: bool = True,
     ) -> Solved:
         plans = self._plans(free, rounds, schedule, scale)
-        if self.graphs is not None:
+        if self.graphs is not None and use_triton(state.people.root):
             return self.graphs.run(self, state, plans)
         chart = flat_chart(state.people)
         damping: Tensor | None = None
@@ -255,7 +256,7 @@ class Scheduler:
         return Solved(state, fit, steps, summary.status)
 
 
-@lru_cache(maxsize=64)
+@cache
 def _free_masks(
     layout: StepLayout, free: tuple[str, ...], focal: bool, scale: bool, device: torch.device
 ) -> tuple[Tensor, Tensor, bool]:

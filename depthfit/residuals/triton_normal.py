@@ -10,7 +10,7 @@ products in the same kernel took longer: beside 128 x 128 sums there is no room 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 import triton
@@ -45,7 +45,7 @@ def fits(body: Body, layout: StepLayout) -> bool:
     return body.posedirs is None and most <= TILE.value
 
 
-@lru_cache(maxsize=8)
+@cache
 def _below(device: torch.device) -> Tensor:
     """(32, 32), column j is one at joint j and all joints below it."""
     below = torch.zeros(TILE.value, TILE.value)

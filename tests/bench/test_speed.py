@@ -21,7 +21,7 @@ from depthfit.bench.speed_report import fit_table, race_table
 from depthfit.bench.speed_rivals import Problem, Trace
 from depthfit.bench.speed_scenes import SPACES, RepeatedFitter, repeat, speed_tokenizer
 from depthfit.body.load import load_body
-from depthfit.errors import InputError
+from depthfit.errors import DepthfitError, InputError
 from depthfit.fit import Fitter, fitter
 from depthfit.fit.stages import Scheduler
 from depthfit.synth import SynthConfig, make_scene
@@ -190,11 +190,19 @@ def test_plain_torch_uses_no_kernel_within_the_block(monkeypatch: pytest.MonkeyP
         raise RuntimeError("as it should")
 
     with torch.no_grad():
+        assert not kernels.use_triton(like)  # type: ignore[arg-type]
+    with torch.no_grad(), kernels.triton_kernels():
         assert kernels.use_triton(like)  # type: ignore[arg-type]
         with pytest.raises(RuntimeError, match="as it should"), kernels.plain_torch():
             fail()
         assert kernels.use_triton(like)  # type: ignore[arg-type]
     assert seen == [False]
+
+
+def test_kernels_without_triton_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_has_triton", lambda: False)
+    with pytest.raises(DepthfitError, match="Triton"), kernels.triton_kernels():
+        pass
 
 
 def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:

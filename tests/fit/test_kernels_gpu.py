@@ -18,7 +18,7 @@ from depthfit.fit.associate import associate, mesh_topology
 from depthfit.fit.search import SCHEDULES
 from depthfit.fit.stages import ALL_UNKNOWNS, Parts, Plan, Scheduler, flat_chart
 from depthfit.fit.system import BodyFit, Matches
-from depthfit.kernels import plain_torch
+from depthfit.kernels import plain_torch, triton_kernels
 from depthfit.raster import rasterize
 from depthfit.solver import LevenbergMarquardtConfig, minimize
 from depthfit.state import FitState
@@ -38,14 +38,16 @@ def body() -> Body:
 
 @pytest.fixture(autouse=True)
 def _no_gradients() -> Iterator[None]:
-    with torch.no_grad():
+    with torch.no_grad(), triton_kernels():
         yield
 
 
 @pytest.fixture(scope="module")
 def stages(body: Body) -> Scheduler:
+    config = default_config()
+    config.solver.kernels = True
     with torch.no_grad():
-        return Fitter(body.to("cuda"), None, default_config(), "cuda").scheduler(people(body, COUNT))
+        return Fitter(body.to("cuda"), None, config, "cuda").scheduler(people(body, COUNT))
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
