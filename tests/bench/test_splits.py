@@ -18,6 +18,7 @@ from depthfit.bench.splits import LEVELS, SPLITS, SWEEPS, TOTAL, scaled, split_p
 from depthfit.bench.variants import CONFIGS, FITS, TABLES, variants
 from depthfit.body.load import load_body
 from depthfit.errors import InputError
+from depthfit.evaluation.score import FIT_FIELDS, load_table
 from depthfit.fit.config import FitConfig
 from depthfit.joints import JOINT_INDEX
 from depthfit.synth import SynthConfig
@@ -199,12 +200,16 @@ def test_the_benchmark_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
     config = SplitsConfig(
         str(tmp_path), people=4, splits=["everyday", "far"], fits=["identity", "free_focal"]
     )
-    config.levels, config.sweeps, config.ablations = [], [], ["joint"]
+    # Half and double noise have images of the same names, and are fitted in one batch.
+    config.levels, config.sweeps, config.ablations = ["half", "double"], [], ["joint"]
+    config.level_people, config.level_fits = 4, ["free_focal"]
     config.ablation_people, config.device = 4, "cpu"
     config.fit.solver.rounds, config.fit.solver.hypotheses, config.fit.solver.grid = 1, False, 32
     text = run_splits(config)
     job = Job(str(tmp_path / "seed_1"), config.fit, "cpu", 1)
     assert job.scene(split_parts(["far"], 4, 1, "one")[0]).is_dir()
+    rows = [job.fits(split_parts(["far"], 4, 1, level)[0], "free_focal") for level in LEVELS]
+    assert len({float(load_table(path, FIT_FIELDS)["focal"][0]) for path in rows}) == 3
     assert "2D only, free focal" in text
     assert "everyday (1) | far (1) | all (2)" in text
     # What is done is not done again, and what was done otherwise is not mixed in.
