@@ -48,16 +48,20 @@ class RayEngine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self.ray = _module()
         own = config.address is None
-        wanted = config.workers * config.cpus_per_worker
+        wanted, actors = config.workers * config.cpus_per_worker, config.workers
         if config.perceive.depth != "none":
             wanted += config.perceive.workers * config.perceive.cpus_per_worker
+            actors += config.perceive.workers
+        # Else Ray ends the processes of light tasks after every second without one, as the actors have taken
+        # their places, and each new one spends seconds on its imports.
+        processes = {"num_workers_soft_limit": actors + _cores_here()}
         try:
             self.ray.init(
                 address="local" if own else config.address,
                 num_cpus=max(math.ceil(wanted), _cores_here()) if own else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                **({"include_dashboard": False} if own else {}),
+                **({"include_dashboard": False, "_system_config": processes} if own else {}),
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             fix = "Start one (`ray start --head`), or leave address out to use this machine alone."
