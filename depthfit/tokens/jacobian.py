@@ -1,4 +1,4 @@
-"""Exact vector-Jacobian products of the decoder, many at a time and without an autograd graph.
+"""Vector-Jacobian products of the decoder, many at a time and without an autograd graph.
 
 The decoder is convolutions, nearest resizes and ReLUs. One forward pass keeps which ReLUs are on; each
 cotangent then runs back through the transposed layers under the same masks. All is matrix products over
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from depthfit.kernels import use_triton
 from depthfit.tokens.layers import ResidualBlock, convolve, resize, resize_transpose
 from depthfit.tokens.vqvae import DECODER_LENGTHS, RESIZED_LAYERS, Decoder, Tokenizer
 
@@ -35,8 +36,9 @@ def decoder_vjp(tokenizer: Tokenizer, z: Tensor, cotangents: Tensor) -> tuple[Te
         cotangents: (N, M, 21, 6) on the decoded pose.
 
     Returns:
-        The decoded pose (N, 21, 6) and the pulled-back cotangents (N, M, 160, 256). On CUDA the products of
-        the pull-back are of bfloat16 numbers: a direction to step in need not be exact, the pose is.
+        The decoded pose (N, 21, 6) and the pulled-back cotangents (N, M, 160, 256): exact in plain
+        torch. Where kernels are asked for, the pull-back multiplies bfloat16 numbers: a direction to step in
+        need not be exact, the pose is.
     """
     decoder = tokenizer.decoder
     n, m = cotangents.shape[:2]
@@ -46,7 +48,7 @@ def decoder_vjp(tokenizer: Tokenizer, z: Tensor, cotangents: Tensor) -> tuple[Te
     for first in range(0, n, size):
         pose, trace = _forward(decoder, z[first : first + size])
         poses.append(pose)
-        with torch.autocast("cuda", torch.bfloat16, enabled=z.is_cuda):
+        with torch.autocast("cuda", torch.bfloat16, enabled=use_triton(z)):
             back = _backward(decoder, trace, cotangents[first : first + size], z.shape[1])
         pulled.append(back.to(z.dtype))
     return torch.cat(poses), torch.cat(pulled)
