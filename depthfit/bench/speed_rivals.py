@@ -21,6 +21,7 @@ from torch import Tensor
 from depthfit.fit.space import RotationSpace
 from depthfit.fit.stages import flat_chart
 from depthfit.fit.system import BodyFit
+from depthfit.joints import NUM_BODY_JOINTS
 from depthfit.residuals import Rows
 from depthfit.solver import ArrowSystem, GemanMcClure, LevenbergMarquardtConfig, minimize
 from depthfit.solver.schur import scatter_sum
@@ -120,8 +121,6 @@ class ForwardModeFit(BodyFit):
     """
 
     def linearize(self, state: FitState) -> ArrowSystem:
-        # The other priors on the pose are off unless asked for, and have no residual to differentiate.
-        assert not self.pose_priors
         size = self.layout.size
         still = state.images.log_focal.new_full((self.num_images,), torch.inf)
 
@@ -147,6 +146,11 @@ class ForwardModeFit(BodyFit):
             columns.append(torch.cat([jacobian, residual[..., None]], -1))
         every = torch.cat(columns, 1)
         gram = every.mT @ every
+        for prior in self.pose_priors:  # reweighted by themselves: they have no residual to differentiate
+            gradient, hessian = prior.normal(state.people.pose[:, :NUM_BODY_JOINTS])
+            basis, pose = self.chart.basis, self.layout.pose
+            gram[:, pose, pose] += basis.mT @ hessian @ basis
+            gram[:, pose, -1] += (basis.mT @ gradient[..., None])[..., 0]
         own, end = slice(0, size), slice(size, size + NUM_SHARED)
         weight, count = self.image_prior.precision(), self.num_images
         shared = scatter_sum(gram[:, end, end].contiguous(), self.group, count) + torch.diag_embed(weight**2)

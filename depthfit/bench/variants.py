@@ -83,9 +83,11 @@ FITS: dict[str, Variant] = {
     ),
     "no_hypotheses": Variant("joint, no flips and no further starts", ("ablations/no_hypotheses",)),
     "no_verdict": Variant("joint, no verdict", ("ablations/no_verdict",)),
-    "prior_mixture": Variant("joint, and a mixture of mocap poses", ("ablations/prior_mixture",)),
-    "prior_gaussian": Variant("joint, and a Gaussian of mocap poses", ("ablations/prior_gaussian",)),
-    "prior_limits": Variant("joint, and joint limits", ("ablations/prior_limits",)),
+    "prior_none": Variant("joint, prior: prediction only", ("ablations/prior_none",)),
+    "prior_tokens": Variant("joint, prior: tokens only", ("ablations/tokens", "ablations/prior_none")),
+    "prior_limits": Variant("joint, prior: joint limits", ("ablations/prior_limits",)),
+    "prior_gaussian": Variant("joint, prior: Gaussian of mocap", ("ablations/prior_gaussian",)),
+    "prior_mixture": Variant("joint, prior: Gaussian mixture of mocap", ("ablations/prior_mixture",)),
     "joint_tals": Variant("joint, TALS (paper)", ("tals",)),
 }
 """All fits that a table can have, by the name that ``fits=`` takes."""
@@ -103,7 +105,9 @@ TABLES: dict[str, tuple[str, ...]] = {
         "joint", "tokens", "own_cameras", "no_depth_scale", "focal_frozen", "no_masks", "depth_edges",
         "no_depth", "independent_pixels", "no_hypotheses", "no_verdict", "joint_true_focal",
     ),
-    "priors": ("joint", "tokens", "prior_mixture", "prior_gaussian", "prior_limits"),
+    "priors": (
+        "joint", "prior_none", "prior_tokens", "prior_limits", "prior_gaussian", "prior_mixture",
+    ),
     "tals": (
         "smplify", "smplify_tals", "smplify_tals_code", "default_focal", "default_focal_tals",
         "default_focal_tals_code", "joint", "joint_tals",

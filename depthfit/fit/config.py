@@ -19,9 +19,12 @@ class PoseConfig:
         flat_gain: The same where a prediction has no token probabilities.
         floor: Share of the codebook's variance that every token direction keeps.
         root_sigma_rad: Spread of the predicted root orientation.
-        population: A prior beside the prediction's: ``none``, ``gaussian`` or ``mixture`` (8 Gaussians),
+        population: A prior beside the prediction's: ``none``, ``gaussian`` or ``mixture`` (8 components),
             both of motion capture.
-        population_widen: Factor on the motion capture's own standard deviations.
+        population_play_rad: Added in quadrature to every direction's spread: play that the skeletons of
+            motion capture, hinges for knees among them, do not have.
+        population_freedom: Degrees of freedom of Student's t: the fewer, the less a pose unlike motion
+            capture's is held to it. ``None``: normal.
         limit_sigma_rad: How far joints may go beyond their ranges of motion, or ``None``: without limits.
     """
 
@@ -32,8 +35,9 @@ class PoseConfig:
     flat_gain: float = 12.0
     floor: float = 0.1
     root_sigma_rad: float = 0.06
-    population: str = "none"
-    population_widen: float = 1.0
+    population: str = "gaussian"
+    population_play_rad: float = 0.08
+    population_freedom: float | None = 20.0
     limit_sigma_rad: float | None = None
 
 
@@ -167,7 +171,7 @@ class SolverConfig:
     """
 
     grid: int = 128
-    rounds: int = 12
+    rounds: int = 8
     steps: int = 2
     hypotheses: bool = True
     kernels: bool = False

@@ -187,7 +187,8 @@ def pose_priors(config: FitConfig, like: Tensor) -> tuple[PosePrior, ...]:
     check_choice("config", "pose.population", wanted.population, POPULATIONS)
     components = POPULATIONS[wanted.population]
     if components:
-        prior = MixturePrior.of(load_pose_mixture(components), wanted.population_widen)
+        mixture = load_pose_mixture(components)
+        prior = MixturePrior.of(mixture, wanted.population_play_rad, wanted.population_freedom)
         found.append(prior.to(like.device, like.dtype))
     if wanted.limit_sigma_rad is not None:
         found.append(LimitPrior.of(wanted.limit_sigma_rad).to(like.device, like.dtype))

@@ -17,9 +17,9 @@ from depthfit.struct import scatter
 SCHEDULES = (Schedule((3.0, 3.0, 2.0, 2.0, 1.5)), Schedule((1.0,)))
 """Run for everybody. Neither wins always."""
 AGAIN = (
-    (Schedule((3.0, 3.0, 2.0, 2.0, 1.5), depth_waits=3, contour_waits=5), 0.0),
+    (Schedule((3.0, 3.0, 2.0, 2.0, 1.5), depth_waits=3, contour_waits=4), 0.0),
     (Schedule((1.0,)), 0.3),
-    (Schedule((4.0, 4.0, 4.0, 3.0, 3.0, 2.0, 2.0, 1.5), contour_waits=5), -0.15),
+    (Schedule((4.0, 4.0, 3.0, 3.0, 2.0, 1.5), contour_waits=4), -0.15),
 )
 """Run where the best so far still leaves much unexplained: schedules with a shift of the focal's start
 (natural log; a dolly zoom)."""

@@ -128,7 +128,8 @@ class BodyFit:
             "keypoints": keypoint.cost(self._kernel("keypoints")),
             "depth": depth,
             "contour": contour + self._unmatched(),
-            "pose_prior": self.space.cost(state.people) + self._populations(state.people),
+            "pose_prior": self.space.cost(state.people),
+            "population": self._populations(state.people),
             "other_priors": (self.person_prior.residual(state.people) ** 2).sum(-1) / 2,
         }
 

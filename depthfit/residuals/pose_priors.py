@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from depthfit import so3
-from depthfit.data.pose_mixture import PoseMixture
+from depthfit.data.pose_mixture import SIZE, PoseMixture
 from depthfit.data.random_poses import joint_limits, twist_axes
 from depthfit.joints import NUM_BODY_JOINTS
 from depthfit.struct import TensorStruct
@@ -33,27 +33,35 @@ class PosePrior(Protocol):
 
 @dataclass(frozen=True)
 class MixturePrior(TensorStruct):
-    """The likeliest component of a Gaussian mixture over rotation vectors.
+    """The likeliest component of a mixture over rotation vectors x, normal or heavy-tailed.
 
-    cost = min_k |L_k^-1 (x - mean_k)|^2 / 2 + c_k, with c_k = log det L_k - log weight_k above its least: the
-    max-mixture of Olson & Agarwal (RSS 2012) that SMPLify (Bogo et al., ECCV 2016) takes. A single
-    component makes it a Gaussian.
+    cost = min_k rho(|L_k^-1 (x - mean_k)|^2) + c_k, with c_k = log det L_k - log weight_k above its least:
+    the max-mixture of Olson & Agarwal (RSS 2012) that SMPLify (Bogo et al., ECCV 2016) takes, with
+    rho(q) = q / 2. A single component makes it a Gaussian. With n degrees of freedom the components are
+    Student's t (Lange, Little & Taylor, JASA 1989), rho(q) = (n + 63) / 2 log(1 + q / n): a pose unlike the
+    population's is hardly held to it.
 
     Attributes:
         mean: (K, 63) rad.
-        scale: (K, 63, 63) lower factors L of the covariances, rad.
+        whiten: (K, 63, 63) inverse L^-1 of the covariances' lower factors, 1 / rad.
         offset: (K,) c_k >= 0.
+        freedom: n, or ``None``: normal components.
     """
 
     mean: Tensor
-    scale: Tensor
+    whiten: Tensor
     offset: Tensor
+    freedom: float | None
 
     @classmethod
-    def of(cls, mixture: PoseMixture, widen: float) -> MixturePrior:
-        """The prior of ``mixture`` with all standard deviations ``widen`` times as large."""
-        height = mixture.scale.diagonal(dim1=-2, dim2=-1).log().sum(-1) - mixture.log_weight
-        return cls(mixture.mean, mixture.scale * widen, height - height.min())
+    def of(cls, mixture: PoseMixture, play_rad: float = 0.0, freedom: float | None = None) -> MixturePrior:
+        """The prior of ``mixture``, every direction's spread with ``play_rad`` added in quadrature."""
+        scale = mixture.scale.double()
+        play = play_rad**2 * torch.eye(SIZE, dtype=scale.dtype)
+        factor = torch.linalg.cholesky(scale @ scale.mT + play)
+        height = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) - mixture.log_weight
+        whiten, like = torch.linalg.inv(factor), mixture.mean
+        return cls(like, whiten.to(like), (height - height.min()).to(like), freedom)
 
     def cost(self, pose: Tensor) -> Tensor:
         return self._costs(self._residuals(pose)).min(-1).values
@@ -64,16 +72,27 @@ class MixturePrior(TensorStruct):
         best = self._costs(residuals).argmin(-1)
         residual = residuals.gather(1, best[:, None, None].expand(-1, -1, residuals.shape[-1]))[:, 0]
         turn = so3.right_jacobian_inverse(-vectors)
-        slope = torch.linalg.solve_triangular(self.scale[best], _block_diagonal(turn), upper=False)
-        return (slope.mT @ residual[..., None])[..., 0], slope.mT @ slope
+        slope = self.whiten[best].unflatten(-1, (NUM_BODY_JOINTS, 3))
+        slope = torch.einsum("nrja,njab->nrjb", slope, turn).flatten(2)
+        # Iteratively reweighted least squares: 2 rho'(q), one for normal components.
+        weight = self._weight((residual**2).sum(-1))[:, None, None]
+        return (weight * slope.mT @ residual[..., None])[..., 0], weight * slope.mT @ slope
 
     def _residuals(self, pose: Tensor) -> Tensor:
         """(N, K, 63) of every component."""
         away = so3.log(pose).flatten(1)[:, None] - self.mean
-        return torch.linalg.solve_triangular(self.scale, away.permute(1, 2, 0), upper=False).permute(2, 0, 1)
+        return torch.einsum("krs,nks->nkr", self.whiten, away)
 
     def _costs(self, residuals: Tensor) -> Tensor:
-        return (residuals**2).sum(-1) / 2 + self.offset
+        squares = (residuals**2).sum(-1)
+        if self.freedom is None:
+            return squares / 2 + self.offset
+        return (self.freedom + SIZE) / 2 * torch.log1p(squares / self.freedom) + self.offset
+
+    def _weight(self, squares: Tensor) -> Tensor:
+        if self.freedom is None:
+            return torch.ones_like(squares)
+        return (self.freedom + SIZE) / (self.freedom + squares)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from depthfit.fit.verdict import FitStatus
 from depthfit.joints import KEYPOINTS, NUM_JOINTS
 from depthfit.tokens.vqvae import NUM_TOKENS
 
-COST_TERMS = ("keypoints", "depth", "contour", "pose_prior", "other_priors")
+COST_TERMS = ("keypoints", "depth", "contour", "pose_prior", "population", "other_priors")
 SHARED = ("keypoint_names", "faces")
 """Fields of fits.npz that are not one row a person."""
 

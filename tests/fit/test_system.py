@@ -59,7 +59,7 @@ def _facing(corner: Tensor, body: Body, state: FitState) -> tuple[Tensor, Tensor
 
 
 def _populations() -> tuple[PosePrior, ...]:
-    mixture = MixturePrior.of(load_pose_mixture(8), 2.0).to(dtype=DOUBLE)
+    mixture = MixturePrior.of(load_pose_mixture(8), 0.2, 20.0).to(dtype=DOUBLE)
     return mixture, LimitPrior.of(0.2).to(dtype=DOUBLE)
 
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from depthfit import so3
@@ -23,8 +24,10 @@ STEP = 1e-6
 
 def _priors() -> dict[str, PosePrior]:
     return {
-        "gaussian": MixturePrior.of(load_pose_mixture(1), 1.0).to(dtype=DOUBLE),
-        "mixture": MixturePrior.of(load_pose_mixture(8), 1.5).to(dtype=DOUBLE),
+        "gaussian": MixturePrior.of(load_pose_mixture(1)).to(dtype=DOUBLE),
+        "mixture": MixturePrior.of(load_pose_mixture(8), 0.1).to(dtype=DOUBLE),
+        "heavy tails": MixturePrior.of(load_pose_mixture(1), 0.1, 20.0).to(dtype=DOUBLE),
+        "mixture, heavy tails": MixturePrior.of(load_pose_mixture(8), 0.1, 20.0).to(dtype=DOUBLE),
         "limits": LimitPrior.of(0.1).to(dtype=DOUBLE),
     }
 
@@ -34,7 +37,7 @@ def _wild(seed: int) -> Tensor:
     return random_rotations(2, 21, scale=0.8, seed=seed)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "mixture", "limits"])
+@pytest.mark.parametrize("name", list(_priors()))
 def test_gradient_is_the_numeric_one(name: str) -> None:
     prior, pose = _priors()[name], _wild(1)
     gradient, hessian = prior.normal(pose)
@@ -59,14 +62,14 @@ def test_hessian_of_a_gaussian_is_that_of_its_residual() -> None:
         turn[i] = STEP
         ahead, back = (so3.exp(sign * turn.reshape(21, 3)) @ pose for sign in (1, -1))
         difference = (so3.log(ahead) - so3.log(back)).flatten(1) / (2 * STEP)
-        rows.append(torch.linalg.solve(prior.scale[0], difference.mT).mT)
+        rows.append(difference @ prior.whiten[0].mT)
     jacobian = torch.stack(rows, -1)
     torch.testing.assert_close(hessian, jacobian.mT @ jacobian, rtol=1e-4, atol=1e-3)
 
 
 def test_mixture_cost_is_the_best_components_log_density() -> None:
     mixture = load_pose_mixture(8).to(dtype=DOUBLE)
-    prior, pose = MixturePrior.of(mixture, 1.0), _wild(3)
+    prior, pose = MixturePrior.of(mixture), _wild(3)
     density = torch.stack(
         [
             torch.distributions.MultivariateNormal(mixture.mean[k], scale_tril=mixture.scale[k]).log_prob(
@@ -77,6 +80,29 @@ def test_mixture_cost_is_the_best_components_log_density() -> None:
         ]
     ).amax(0)
     torch.testing.assert_close(prior.cost(pose) - prior.cost(pose[:1]), density[0] - density)
+
+
+def test_play_is_added_to_every_directions_variance() -> None:
+    mixture = load_pose_mixture(8).to(dtype=DOUBLE)
+    whiten = MixturePrior.of(mixture, 0.3).whiten
+    covariance = torch.linalg.inv(whiten.mT @ whiten)
+    torch.testing.assert_close(covariance, mixture.scale @ mixture.scale.mT + 0.09 * torch.eye(63))
+
+
+def test_heavy_tails_are_students_t() -> None:
+    mixture, pose, freedom = load_pose_mixture(1).to(dtype=DOUBLE), _wild(4), 20.0
+    cost = MixturePrior.of(mixture, 0.1, freedom).cost(pose)
+    covariance = (mixture.scale @ mixture.scale.mT + 0.01 * torch.eye(63))[0]
+    density = stats.multivariate_t(mixture.mean[0].numpy(), covariance.numpy(), freedom)
+    expected = -torch.from_numpy(density.logpdf(so3.log(pose).flatten(1).numpy()))
+    torch.testing.assert_close(cost[1] - cost[0], expected[1] - expected[0])
+
+
+def test_heavy_tails_hardly_hold_a_pose_unlike_the_populations() -> None:
+    mixture, pose = load_pose_mixture(1).to(dtype=DOUBLE), _wild(5)
+    normal, _ = MixturePrior.of(mixture, 0.1).normal(pose)
+    heavy, _ = MixturePrior.of(mixture, 0.1, 20.0).normal(pose)
+    assert (heavy.norm(dim=-1) < 0.3 * normal.norm(dim=-1)).all()
 
 
 def test_swing_and_twist_make_the_rotation_again() -> None:
@@ -107,7 +133,7 @@ def test_real_poses_are_likelier_than_scrambled_ones() -> None:
     order = torch.stack([torch.randperm(len(poses), generator=generator) for _ in range(21)], 1)
     scrambled = torch.stack([poses[order[:, j], j] for j in range(21)], 1)
     for components in (1, 8):
-        prior = MixturePrior.of(load_pose_mixture(components), 1.0)
+        prior = MixturePrior.of(load_pose_mixture(components))
         assert prior.cost(poses).mean() < 0.8 * prior.cost(scrambled).mean()
 
 

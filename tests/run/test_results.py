@@ -25,7 +25,7 @@ BODY_FIELDS = {
     "betas": (10,), "joints": (24, 3), "keypoints_3d": (K, 3), "keypoints_2d": (K, 2),
 }  # fmt: skip
 DEVIATIONS = {"focal_std_log": (), "distance_std_log": (), "joints_std": (24,)}
-TERMS = ("keypoints", "depth", "contour", "pose_prior", "other_priors")
+TERMS = ("keypoints", "depth", "contour", "pose_prior", "population", "other_priors")
 
 Run = tuple[Path, RunSummary]
 
