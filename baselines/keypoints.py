@@ -25,7 +25,7 @@ from depthfit.evidence.scene import ImageEvidence
 from depthfit.fit.adapter import Prediction, image_input
 from depthfit.fit.config import FitConfig
 from depthfit.fit.fitter import Fitter
-from depthfit.fit.search import SCHEDULES
+from depthfit.fit.search import WIDE
 from depthfit.joints import JOINT_INDEX, KEYPOINTS
 from depthfit.state import FitState
 
@@ -87,7 +87,7 @@ def _start_config(config: FitConfig) -> FitConfig:
 def _best_start(evidence: ImageEvidence, person: KeypointPerson, number: int, fitter: Fitter) -> Prediction:
     starts = _starts(person, number)
     images = [image_input(evidence, [start], fitter.config) for start in starts]
-    scheduler, schedule = fitter.scheduler(images), SCHEDULES[0]
+    scheduler, schedule = fitter.scheduler(images), WIDE
     rooted = scheduler.root(scheduler.camera(scheduler.start(), schedule).state, schedule)
     order = rooted.fit.cost(rooted.state).nan_to_num(torch.inf).argsort()[:FINALISTS]
     finalists = fitter.scheduler([images[i] for i in order.tolist()])

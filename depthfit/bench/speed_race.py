@@ -26,7 +26,7 @@ from depthfit.bench.speed_rivals import (
     solve_lbfgs,
     solve_lm,
 )
-from depthfit.fit.search import SCHEDULES
+from depthfit.fit.search import DIRECT
 from depthfit.fit.stages import Scheduler
 from depthfit.kernels import plain_torch
 
@@ -144,7 +144,7 @@ class Course:
 def draw_course(stages: Scheduler) -> Course:
     """The problem in which a fit frees all unknowns, after camera and root; associations are held."""
     stages = replace(stages, graphs=None)
-    start, schedule = stages.start(), SCHEDULES[-1]
+    start, schedule = stages.start(), DIRECT
     state = stages.root(stages.camera(start, schedule).state, schedule).state
     problem = Problem(stages.full_problem(state), state)
     settled = Trace(problem.fit.center.device)

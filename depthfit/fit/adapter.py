@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,12 +18,15 @@ from depthfit.evidence.mask import mask_contour, person_area
 from depthfit.evidence.scene import ImageEvidence
 from depthfit.fit.config import FitConfig
 from depthfit.fit.inputs import ImageInput, OutlineInput, PersonInput
+from depthfit.perception.depth_mask import depth_masks
 
 CAMERA_SOURCES = ("evidence", "regressor")
 KNOWN_FOCAL_SIGMA = 0.01
 """Of the log of a focal that is given without its error."""
 EDGE_BOX_MARGIN = 0.25
 """Depth edges are looked for this far outside the keypoints' box, in its longer sides: hands, feet, hair."""
+EDGE_INSIDE_PX = 2
+"""So far towards the nearer side lies the surface whose edge it is."""
 EDGE_DEPTH_RANGE = 0.35
 """An edge whose nearer side is farther than this (log depth) from the person's median is another thing's."""
 
@@ -64,7 +67,12 @@ def image_input(evidence: ImageEvidence, predictions: list[Prediction], config: 
             log_depth = torch.from_numpy(np.log(depth.metres).astype(np.float32))
         valid = torch.from_numpy(valid_mask(depth.metres, config.depth.erode_px))
         log_depth = torch.where(valid, log_depth, torch.zeros_like(log_depth))
-    labels = evidence.labels if config.contour.source in ("auto", "mask") else None
+    masks = evidence.labels if config.contour.source in ("auto", "mask") else None
+    owners = _owners(evidence, predictions, depth) if masks is None else None
+    people = [_person(p, masks, depth, config) for p in predictions]
+    if owners is not None and depth is not None:
+        people = [_among(person, owners, number, depth) for number, person in enumerate(people, 1)]
+    labels = masks if owners is None else owners
     return ImageInput(
         name=evidence.name,
         width=evidence.size[0],
@@ -76,8 +84,36 @@ def image_input(evidence: ImageEvidence, predictions: list[Prediction], config: 
         depth_valid=valid,
         depth_focal=None if depth is None else depth.focal_px,
         labels=None if labels is None else torch.from_numpy(labels),
-        people=[_person(p, labels, depth, config) for p in predictions],
+        whole_labels=owners is None,
+        people=people,
     )
+
+
+def _owners(
+    evidence: ImageEvidence, predictions: list[Prediction], depth: DepthMap | None
+) -> np.ndarray | None:
+    """(H, W) uint8: whose the pixels are, k = k-th prediction, as far as depth and keypoints tell it.
+
+    Without masks, somebody who stands in front would be taken for a part of whom they hide. ``None`` for one
+    person: what is not theirs is then told by its depth alone.
+    """
+    if depth is None or len(predictions) < 2:
+        return None
+    return depth_masks(depth, [p.detection for p in predictions], evidence.size)
+
+
+def _among(person: PersonInput, owners: np.ndarray, number: int, depth: DepthMap) -> PersonInput:
+    """The person with their number in ``owners``, and without the outline of others."""
+    outline = person.outline
+    if outline is not None:
+        inner = outline.xy.numpy() - EDGE_INSIDE_PX * outline.normal.numpy() / depth.scale
+        inner = inner.round().astype(int)
+        rows = inner[:, 1].clip(0, owners.shape[0] - 1)
+        columns = inner[:, 0].clip(0, owners.shape[1] - 1)
+        own = torch.from_numpy(np.isin(owners[rows, columns], (0, number)))
+        kept = OutlineInput(outline.xy[own], outline.normal[own], outline.closed)
+        outline = kept if own.any() else None
+    return replace(person, label=number, outline=outline)
 
 
 def _camera(evidence: ImageEvidence, config: FitConfig) -> CameraPrior:
@@ -150,8 +186,7 @@ def _edge_outline(detection: KeypointPerson, depth: DepthMap, count: int) -> Out
     x0, y0, x1, y1 = detection.box()
     margin = EDGE_BOX_MARGIN * max(x1 - x0, y1 - y0)
     low, high = np.array([x0 - margin, y0 - margin]), np.array([x1 + margin, y1 + margin])
-    # Two pixels towards the nearer side lies the surface whose edge this is.
-    near = depth.sample(points - 2 * edges.normals / depth.scale)
+    near = depth.sample(points - EDGE_INSIDE_PX * edges.normals / depth.scale)
     log_near = np.log(np.where(near > 0, near, 1e9))
     keep = ((points >= low) & (points <= high)).all(-1) & (np.abs(log_near - middle) < EDGE_DEPTH_RANGE)
     points, normals = points[keep], edges.normals[keep]

@@ -24,7 +24,7 @@ from depthfit.fit.inputs import ImageInput, PersonInput
 from depthfit.fit.posterior import Posterior, posterior
 from depthfit.fit.problem import Batch, make_batch, pose_priors, pose_space, step_layout
 from depthfit.fit.result import BodyResult, PersonFit
-from depthfit.fit.search import SCHEDULES
+from depthfit.fit.search import WIDE
 from depthfit.fit.search import solve as search
 from depthfit.fit.space import TokenSpace
 from depthfit.fit.stages import Scheduler, Solved
@@ -131,7 +131,7 @@ class Fitter:
         scheduler = self.scheduler(images)
         batch = scheduler.batch
         start = scheduler.start()
-        before = scheduler.judged(scheduler.camera(start, SCHEDULES[0]))
+        before = scheduler.judged(scheduler.camera(start, WIDE))
         after = search(scheduler, start)
         measures = (measure(before, batch), measure(after, batch))
         verdict = judge(*measures, batch, self.config)

@@ -63,6 +63,8 @@ class ImageInput:
         log_depth: (H, W) log of metres, or ``None``; ``depth_valid`` (H, W) bool.
         depth_focal: px, the focal that the depth estimator assumed, or ``None`` for metric depth.
         labels: (H, W) person labels, 0 = none, or ``None``.
+        whole_labels: A person ends where their label does (masks). Else labels tell people from each other
+            alone, and a pixel without one may be anybody's.
     """
 
     name: str
@@ -75,4 +77,5 @@ class ImageInput:
     depth_valid: Tensor | None = None
     depth_focal: float | None = None
     labels: Tensor | None = None
+    whole_labels: bool = True
     people: list[PersonInput] = field(default_factory=list)

@@ -254,7 +254,8 @@ def _window(image: ImageInput, person: PersonInput, config: FitConfig) -> Window
     own, other = inside, torch.zeros_like(inside)
     if image.labels is not None and person.label is not None:
         labels = sample(image.labels)
-        own, other = inside & (labels == person.label), inside & (labels != person.label) & (labels != 0)
+        other = inside & (labels != person.label) & (labels != 0)
+        own = inside & (labels == person.label) if image.whole_labels else inside & ~other
     return Window(origin, torch.tensor(step), log_depth, valid, inside, own, other)
 
 

@@ -14,8 +14,8 @@ from depthfit.solver.schur import scatter_sum
 from depthfit.state import FitState
 from depthfit.struct import scatter
 
-SCHEDULES = (Schedule((3.0, 3.0, 2.0, 2.0, 1.5)), Schedule((1.0,)))
-"""Run for everybody. Neither wins always."""
+DIRECT, WIDE = Schedule((1.0,)), Schedule((3.0, 3.0, 2.0, 2.0, 1.5))
+"""The first is run for everybody, the second where that does not settle. Neither wins always."""
 AGAIN = (
     (Schedule((3.0, 3.0, 2.0, 2.0, 1.5), depth_waits=3, contour_waits=4), 0.0),
     (Schedule((1.0,)), 0.3),
@@ -32,11 +32,9 @@ MIN_LIMB_SAMPLES = 8
 
 def solve(scheduler: Scheduler, start: FitState) -> Solved:
     """The best of several solutions for each image."""
-    best: Solved | None = None
-    for schedule in SCHEDULES:
-        solved = scheduler.everything(start, schedule)
-        best = solved if best is None else _adopt_all(best, solved)
-    assert best is not None
+    best = scheduler.everything(start, DIRECT)
+    # Keypoints alone do not tell whether somebody is explained.
+    best = _try(scheduler, start, best, WIDE, unsettled(best) | ~_has_surface(best))
     if scheduler.config.solver.hypotheses:
         best = _again(scheduler, start, best)
         best = _twins(scheduler, best)
@@ -69,11 +67,8 @@ def _twins(scheduler: Scheduler, best: Solved) -> Solved:
         clothes=kept.clothes,
     )
     begin = FitState(moved, best.state.images[images])
-    solved: Solved | None = None
-    for schedule in SCHEDULES:
-        again = part.everything(begin, schedule)
-        solved = again if solved is None else _adopt_all(solved, again)
-    assert solved is not None
+    solved = part.everything(begin, DIRECT)
+    solved = _try(part, begin, solved, WIDE, unsettled(solved))
     limbs = flips.any(-1).sum(-1) * flipped
     flips_made = scatter_sum(limbs[rows].to(kept.betas.dtype), batch.group, len(images))
     hidden = flipped[rows] & ~_limbs_seen(part, solved, flips[rows])
@@ -97,40 +92,49 @@ def _limbs_seen(scheduler: Scheduler, solved: Solved, flips: Tensor) -> Tensor:
 def _again(scheduler: Scheduler, start: FitState, best: Solved) -> Solved:
     """Other ways in for the images in which somebody is not explained."""
     for schedule, zoom in AGAIN:
-        images = _images_of(unsettled(best), scheduler)
-        if not len(images):
-            return best
-        if scheduler.config.camera.freeze_focal:
-            zoom = 0.0
-        part, rows = scheduler.subset(images)
-        people, cameras = start.people[rows], start.images[images]
-        people = people.replace(
-            log_distance=people.log_distance + zoom, bearing=people.bearing * math.exp(-zoom)
-        )
-        cameras = cameras.replace(log_focal=cameras.log_focal + zoom)
-        solved = part.everything(FitState(people, cameras), schedule)
-        best = _adopt(best, solved, images, rows, 0.0)
+        zoom = 0.0 if scheduler.config.camera.freeze_focal else zoom
+        best = _try(scheduler, start, best, schedule, unsettled(best), zoom)
     return best
+
+
+def _try(
+    scheduler: Scheduler, start: FitState, best: Solved, schedule: Schedule, who: Tensor, zoom: float = 0.0
+) -> Solved:
+    """``best`` with what ``schedule`` made better of the images of ``who`` (N,) bool, from ``start`` under a
+    focal that is e^zoom times as long."""
+    images = _images_of(who, scheduler)
+    if not len(images):
+        return best
+    part, rows = scheduler.subset(images)
+    people, cameras = start.people[rows], start.images[images]
+    people = people.replace(log_distance=people.log_distance + zoom, bearing=people.bearing * math.exp(-zoom))
+    cameras = cameras.replace(log_focal=cameras.log_focal + zoom)
+    solved = part.everything(FitState(people, cameras), schedule)
+    return _adopt(best, solved, images, rows, 0.0)
 
 
 def unsettled(solved: Solved) -> Tensor:
     """(N,) bool: much of the evidence is not explained."""
-    costs, matches = solved.fit.person_costs(solved.state), solved.fit.matches
-    rows = matches.depth.weight.sum(-1) + matches.contour.wanted.sum(-1)
-    per_row = (costs["depth"] + costs["contour"]) / rows.clamp(min=1)
-    return (per_row > UNSETTLED) & (rows > 0)
+    costs = solved.fit.person_costs(solved.state)
+    rows = _surface_rows(solved)
+    explained = (costs["depth"] + costs["contour"]) / rows.clamp(min=1) <= UNSETTLED
+    return ~explained & (rows > 0)
+
+
+def _has_surface(solved: Solved) -> Tensor:
+    """(N,) bool: depth or an outline takes part."""
+    return _surface_rows(solved) > 0
+
+
+def _surface_rows(solved: Solved) -> Tensor:
+    matches = solved.fit.matches
+    return matches.depth.weight.sum(-1) + matches.contour.wanted.sum(-1)
 
 
 def _images_of(people: Tensor, scheduler: Scheduler) -> Tensor:
     """Ascending indices of the images with somebody in ``people`` (N,) bool."""
     batch = scheduler.batch
     return torch.nonzero(scatter_sum(people.long(), batch.group, batch.num_images))[:, 0]
-
-
-def _adopt_all(old: Solved, new: Solved) -> Solved:
-    images = torch.arange(old.fit.num_images, device=old.steps.device)
-    rows = torch.arange(len(old.fit.group), device=old.steps.device)
-    return _adopt(old, new, images, rows, 0.0)
 
 
 def _adopt(old: Solved, new: Solved, images: Tensor, rows: Tensor, handicap: Tensor | float) -> Solved:

@@ -15,7 +15,7 @@ from depthfit.body.model import Body
 from depthfit.camera import intrinsics
 from depthfit.fit import Fitter, association_torch
 from depthfit.fit.associate import associate, mesh_topology
-from depthfit.fit.search import SCHEDULES
+from depthfit.fit.search import WIDE
 from depthfit.fit.stages import ALL_UNKNOWNS, Parts, Plan, Scheduler, flat_chart
 from depthfit.fit.system import BodyFit, Matches
 from depthfit.kernels import plain_torch, triton_kernels
@@ -146,10 +146,10 @@ def test_rotations_and_kinematics(body: Body) -> None:
 def test_a_recorded_stage_is_the_stage_itself(stages: Scheduler) -> None:
     """Padding to a recorded size changes nothing; neither does a second use of the recording."""
     start = stages.start()
-    eager = replace(stages, graphs=None).root(start, SCHEDULES[0])
+    eager = replace(stages, graphs=None).root(start, WIDE)
     assert stages.graphs is not None
     for _ in range(2):
-        found = stages.root(start, SCHEDULES[0])
+        found = stages.root(start, WIDE)
         assert torch.equal(found.steps, eager.steps)
         torch.testing.assert_close(found.state.people.transl, eager.state.people.transl, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(found.state.people.root, eager.state.people.root, rtol=0, atol=1e-3)

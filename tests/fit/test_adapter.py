@@ -1,0 +1,100 @@
+"""From evidence to a fit's input: whose pixels and edges are whose where there are no masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from depthfit.body.load import load_body
+from depthfit.evidence.cameras import CameraPrior
+from depthfit.evidence.keypoints import KeypointPerson
+from depthfit.evidence.scene import ImageEvidence
+from depthfit.fit import FitConfig, Fitter
+from depthfit.fit.adapter import Prediction, image_input
+from tests.perception.capsules import FOCAL, HEIGHT, WIDTH, as_map, background, stand
+
+
+def _evidence() -> tuple[ImageEvidence, list[np.ndarray]]:
+    """Two people of whom the nearer (the second) hides a part of the farther, and their pixels."""
+    depth = background()
+    far, far_pixels = stand(depth, 0.0, 4.0)
+    near, near_pixels = stand(depth, 0.3, 3.2)
+    camera = CameraPrior(FOCAL, 0.2, ((WIDTH - 1) / 2, (HEIGHT - 1) / 2), "test")
+    evidence = ImageEvidence(
+        "a", Path("a.png"), (WIDTH, HEIGHT), (far, near), as_map(depth), None, camera, np.arange(2), None, ()
+    )
+    return evidence, [far_pixels & ~near_pixels, near_pixels]
+
+
+def _predictions(people: tuple[KeypointPerson, ...]) -> list[Prediction]:
+    eye = torch.eye(3)
+    return [
+        Prediction(
+            k, k, eye, eye.repeat(23, 1, 1), torch.zeros(10), torch.tensor([0, 0, 3.0]), FOCAL, None, person
+        )
+        for k, person in enumerate(people, 1)
+    ]
+
+
+def _windows(evidence: ImageEvidence, config: FitConfig) -> list[np.ndarray]:
+    """For each person the share of each one's own pixels that count as theirs in the window."""
+    found = image_input(evidence, _predictions(evidence.people), config)
+    window = Fitter(load_body("open"), None, config).scheduler([found]).batch.window
+    shares = []
+    for k in range(len(found.people)):
+        axis = torch.arange(config.solver.grid) * window.step[k]
+        x, y = ((window.origin[k, c] + axis).round().long() for c in (0, 1))
+        inside = window.inside[k]
+        rows, columns = (v[inside].numpy() for v in torch.meshgrid(y, x, indexing="ij"))
+        shares.append(np.stack([window.own[k][inside].numpy(), rows, columns]))
+    return shares
+
+
+def _config(contour: str) -> FitConfig:
+    config = FitConfig()
+    config.contour.source = contour
+    return config
+
+
+def test_pixels_of_somebody_else_are_not_anybodys_depth() -> None:
+    evidence, truth = _evidence()
+    for k, (own, rows, columns) in enumerate(_windows(evidence, _config("none"))):
+        mine, theirs = truth[k][rows, columns], truth[1 - k][rows, columns]
+        assert theirs.sum() > 50
+        assert own[mine].mean() > 0.95
+        assert own[theirs].mean() < 0.15
+        # Nothing says of the rest that it is not a part of the person.
+        rest = ~mine & ~theirs
+        assert own[rest].mean() > 0.9
+
+
+def test_edges_of_somebody_else_are_not_anybodys_outline() -> None:
+    evidence, truth = _evidence()
+    config = _config("depth")
+    found = image_input(evidence, _predictions(evidence.people), config)
+    everything = [
+        image_input(evidence, _predictions(evidence.people)[k : k + 1], config).people[0] for k in range(2)
+    ]
+    for k, (person, alone) in enumerate(zip(found.people, everything, strict=True)):
+        assert person.outline is not None
+        assert alone.outline is not None
+        on = [_near(outline.xy.numpy(), truth[1 - k]) for outline in (person.outline, alone.outline)]
+        assert len(person.outline.xy) > 40
+        assert on[1] > 30
+        assert on[0] < 0.35 * on[1]
+
+
+def test_one_person_is_not_looked_for_in_the_depth_map() -> None:
+    evidence, _ = _evidence()
+    found = image_input(evidence, _predictions(evidence.people)[:1], _config("none"))
+    assert found.labels is None
+    assert found.people[0].label is None
+
+
+def _near(points: np.ndarray, pixels: np.ndarray) -> int:
+    """How many points lie on the rim of ``pixels``, from within, by three px at most."""
+    x, y = points.round().astype(int).T
+    inner = pixels[y.clip(2, HEIGHT - 3), x.clip(2, WIDTH - 3)]
+    return int(inner.sum())
