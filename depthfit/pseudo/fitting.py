@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+import cv2
 import torch
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,13 @@ class HalvingFitter(Generic[Image, Result]):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch may go well."""
-    # torch's CPU allocator raises a plain RuntimeError.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    """Whether a smaller batch may go well: memory was asked for, of a GPU or of the system, and not had."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    if isinstance(error, cv2.error) and getattr(error, "code", None) == cv2.Error.StsNoMem:
+        return True
+    # torch's CPU allocator raises a plain RuntimeError; so does torch, and OpenCV its own error, where a
+    # container of C++ gets no memory.
+    if isinstance(error, (RuntimeError, cv2.error)):
+        return str(error) == "std::bad_alloc" or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return False
