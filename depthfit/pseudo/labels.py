@@ -71,7 +71,8 @@ def to_44(person: KeypointPerson) -> np.ndarray:
 def refined_entry(entry: dict[str, Any], pose: np.ndarray, betas: np.ndarray) -> dict[str, Any]:
     """The dict of a person with a refined label.
 
-    Pose, shape and their flags change, in the types that they had. The loss of the old fit goes, as the
+    Pose, shape and their flags change, in the types that they had (whole numbers, as placeholders are at
+    times, become float32). The loss of the old fit goes, as the
     loaders would judge the new label by it. All else stays, 3D keypoints among it: they are measurements
     where they count at all.
 
@@ -80,8 +81,9 @@ def refined_entry(entry: dict[str, Any], pose: np.ndarray, betas: np.ndarray) ->
         pose: (72,) axis-angle rad; betas: (10,).
     """
     out = dict(entry)
-    out["body_pose"] = pose.astype(np.asarray(entry["body_pose"]).dtype)
-    out["betas"] = betas.astype(np.asarray(entry["betas"]).dtype)
+    for name, value in (("body_pose", pose), ("betas", betas)):
+        held = np.asarray(entry[name]).dtype
+        out[name] = value.astype(held if held.kind == "f" else np.float32)
     for flag in ("has_body_pose", "has_betas"):
         kind = np.asarray(entry.get(flag, 0.0)).dtype
         # An array of no dimension: the loaders call .copy() on it.
@@ -89,8 +91,8 @@ def refined_entry(entry: dict[str, Any], pose: np.ndarray, betas: np.ndarray) ->
     extra = entry.get("extra_info")
     loss = extra.get("fitting_loss") if isinstance(extra, dict) else None
     if isinstance(extra, dict) and loss is not None:
-        held = np.asarray(loss, dtype=object)
-        value = held.item() if held.ndim == 0 else {}
+        boxed_loss = np.asarray(loss, dtype=object)
+        value = boxed_loss.item() if boxed_loss.ndim == 0 else {}
         losses = (
             {k: v for k, v in value.items() if k != "reprojection_loss"} if isinstance(value, dict) else {}
         )
@@ -105,14 +107,21 @@ def _array(entry: Any, field: str, shape: tuple[int, ...], source: str) -> np.nd
     fix = f"The label needs an array of shape {shape}."
     if value is None:
         raise InputError(source, field, "missing", fix)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(source, field, f"no array ({error})", fix) from error
     if array.shape != shape or array.dtype.kind not in "fiu":
         raise InputError(source, field, f"shape {array.shape}, dtype {array.dtype}", fix)
     return array.astype(np.float64)
 
 
 def _flag(entry: Any, field: str, source: str) -> bool:
-    value = np.asarray(entry.get(field, 0))
+    fix = "The flag is one number."
+    try:
+        value = np.asarray(entry.get(field, 0))
+    except ValueError as error:
+        raise InputError(source, field, f"no number ({error})", fix) from error
     if value.size != 1 or value.dtype.kind not in "fiub":
-        raise InputError(source, field, f"{value!r}", "The flag is one number.")
+        raise InputError(source, field, f"shape {value.shape}, dtype {value.dtype}", fix)
     return bool(value.reshape(()) > 0)

@@ -76,12 +76,17 @@ def write_index(path: Path, people: Sequence[dict[str, Any]], provenance: dict[s
     columns: dict[str, Any] = {}
     for name, values in table(people).items():
         if values.ndim == 1:
-            columns[name] = pa.array(values.tolist() if name in TEXT else values)
+            columns[name] = pa.array(_utf8(values) if name in TEXT else values)
         else:
             flat = pa.array(values.reshape(-1))
             columns[name] = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))
     whole = pa.table(columns).replace_schema_metadata({"depthfit": json.dumps(provenance)})
     pa.parquet.write_table(whole, path, compression="zstd")
+
+
+def _utf8(values: np.ndarray) -> list[str]:
+    """Text as Parquet takes it: lone surrogates, in a message of an error, are written out."""
+    return [value.encode("utf-8", "backslashreplace").decode() for value in values.tolist()]
 
 
 def read_index(path: Path) -> list[dict[str, Any]]:

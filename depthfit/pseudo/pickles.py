@@ -29,16 +29,23 @@ def dumps(value: Any) -> bytes:
 
 
 def loads(data: bytes, source: str) -> Any:
-    """Read a pickle of plain data; nothing in it is run.
+    """Read a pickle of plain data that can be written again; nothing in it is run.
 
     Args:
         data: The pickle.
         source: What to name in errors.
 
     Raises:
-        InputError: It is no pickle, or names anything that is not plain data.
+        InputError: It is no pickle, or holds anything that is not plain data.
     """
     try:
-        return safe_load(io.BytesIO(data))
+        value = safe_load(io.BytesIO(data))
     except InputError as error:
         raise InputError(source, error.field, error.found, error.fix) from error
+    try:
+        pickle.dumps(value, protocol=PROTOCOL)
+    # Records of matrices, lists a thousand deep: found here, where they are one image's fault.
+    except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
+        found = f"holds what is not plain data ({type(error).__name__}: {error})"
+        raise InputError(source, "pickle", found, "Save plain numpy arrays instead.") from error
+    return value

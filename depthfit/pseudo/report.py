@@ -179,7 +179,7 @@ def _memory(receipts: Sequence[Receipt]) -> str:
     series = memory_series(receipts)
     if not series:
         return "<p>Nothing was fitted.</p>"
-    people = max(points[-1][1] for points in series.values())
+    people = max(1, *(points[-1][1] for points in series.values()))
     top = 1.2 * max(points[-1][2] for points in series.values())
     lines = []
     for process, points in series.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +17,9 @@ from depthfit.evidence.depth import DepthMap, read_depth
 from depthfit.evidence.exif import ExifError, read_exif_focal
 from depthfit.evidence.files import decode_image
 from depthfit.evidence.scene import ImageEvidence
-from depthfit.pseudo.records import Item, Subject, Unit, UnitPlan
+from depthfit.pseudo.records import Item, ItemRef, Subject, Unit, UnitPlan
 
+_log = logging.getLogger(__name__)
 RAW_FRAME = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 """Labels of training sets count pixels of the stored image: their loaders do not turn it upright."""
 
@@ -118,6 +120,18 @@ def failed_item(key: str, people: int, failure: str) -> Item:
     """An item of which nothing can be used, with as many people as it has."""
     subjects = [Subject(k + 1, None, None, failure, finite=False) for k in range(people)]
     return Item(key, subjects, None, failure, readable=False)
+
+
+def guarded(ref: ItemRef, read: Callable[[], Item]) -> Item:
+    """What ``read`` gives. Whatever an image's contents make it raise, the others must be read; it is logged
+    and ends as a reason. What fails of the storage or for want of memory is not the image's fault."""
+    try:
+        return read()
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        _log.warning("%s: not read: %s", ref.key, error, exc_info=True)
+        return failed_item(ref.key, ref.people, f"read_error: {type(error).__name__}: {error}")
 
 
 def reason(word: str, error: InputError) -> str:

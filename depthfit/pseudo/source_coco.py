@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,8 @@ from depthfit.pseudo.records import ItemRef, Label, Subject
 from depthfit.pseudo.source_folder import FolderSource
 
 MAX_PEOPLE = 255
+FARTHEST = 1e6
+"""px: OpenCV counts in whole numbers of 32 bits, some of them fractions."""
 PERSON_CATEGORY = 1
 EXTENSION = "smpl"
 """Key of an annotation under which the refined body is written, and from which a run may start."""
@@ -48,7 +51,11 @@ class CocoSource(FolderSource):
         return [_subject(k + 1, a) for k, a in enumerate(ref.where)]
 
     def masks(self, ref: ItemRef, shape: tuple[int, int]) -> np.ndarray | None:
-        return _polygons([a.get("segmentation") for a in ref.where], shape)
+        try:
+            return _polygons([a.get("segmentation") for a in ref.where], shape)
+        except (TypeError, ValueError, cv2.error) as error:
+            fix = "Polygons are lists of x, y."
+            raise InputError(ref.key, "segmentation", f"{type(error).__name__}: {error}", fix) from error
 
     def camera(self, ref: ItemRef) -> CameraPrior | None:
         return None
@@ -72,13 +79,25 @@ def people_by_image(path: str) -> tuple[dict[int, str], dict[int, list[dict[str,
         for entry in content["annotations"]:
             if is_person(entry):
                 people.setdefault(int(entry["image_id"]), []).append(entry)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         found = f"not as in COCO ({type(error).__name__}: {error})"
         raise InputError(path, "images, annotations", found, fix) from error
     missing = sorted(set(people) - set(names))
     if missing:
         raise InputError(path, "image_id", f"{missing[0]} is not in images", "List the image there.")
-    return {k: names[k] for k in sorted(people)}, people
+    chosen = {k: names[k] for k in sorted(people)}
+    _check_names(path, list(chosen.values()))
+    return chosen, people
+
+
+def _check_names(path: str, names: Sequence[str]) -> None:
+    """People are told apart by the names of their images, which end up in text files."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(path, "file_name", f"{twice[0]!r} twice", "Give each file one entry in images.")
+    strange = [name for name in names if "\0" in name or name != name.encode("utf-8", "replace").decode()]
+    if strange:
+        raise InputError(path, "file_name", f"{strange[0]!r}", "Name files in Unicode text.")
 
 
 def is_person(entry: dict[str, Any]) -> bool:
@@ -93,7 +112,7 @@ def _subject(number: int, entry: dict[str, Any]) -> Subject:
         if entry.get("foot_valid"):
             _fill(xy, confidence, entry.get("foot_kpts"), FEET)
         label = _label(entry.get(EXTENSION))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError) as error:
         return Subject(number, None, None, f"label_unusable: {error}")
     if not np.isfinite(xy).all() or not np.isfinite(confidence).all():
         return Subject(number, None, None, "evidence_not_finite: keypoints")
@@ -129,6 +148,9 @@ def _polygons(segmentations: list[Any], shape: tuple[int, int]) -> np.ndarray | 
     for number, polygons in reversed(list(enumerate(segmentations[:MAX_PEOPLE], 1))):
         # Run-length masks, which COCO uses for crowds, are no polygons.
         if isinstance(polygons, list):
-            rings = [np.rint(np.reshape(p, (-1, 2))).astype(np.int32) for p in polygons if len(p) >= 6]
+            points = [np.reshape(p, (-1, 2)).astype(np.float64) for p in polygons if len(p) >= 6]
+            if not all((np.abs(p) <= FARTHEST).all() for p in points):
+                raise ValueError("points far outside or not finite")
+            rings = [np.rint(p).astype(np.int32) for p in points]
             cv2.fillPoly(labels, rings, int(number))
     return labels if labels.any() else None

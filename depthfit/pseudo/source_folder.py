@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,16 @@ from depthfit.errors import InputError
 from depthfit.evidence.cameras import CameraPrior
 from depthfit.evidence.files import read_bytes
 from depthfit.pseudo.records import Item, ItemRef, Subject, Unit, UnitPlan, cut_chunks, cut_units
-from depthfit.pseudo.source import check_folder, decode, depth_file, failed_item, image_evidence, reason, rgb
+from depthfit.pseudo.source import (
+    check_folder,
+    decode,
+    depth_file,
+    failed_item,
+    guarded,
+    image_evidence,
+    reason,
+    rgb,
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,11 @@ class FolderSource(ABC):
 
     @abstractmethod
     def masks(self, ref: ItemRef, shape: tuple[int, int]) -> np.ndarray | None:
-        """Label mask (H, W) uint8 of an image's people, or ``None``."""
+        """Label mask (H, W) uint8 of an image's people, or ``None``.
+
+        Raises:
+            InputError: It cannot be made of what the file says.
+        """
 
     @abstractmethod
     def camera(self, ref: ItemRef) -> CameraPrior | None:
@@ -63,25 +77,27 @@ class FolderSource(ABC):
 
     def read(self, plan: UnitPlan, chunk: int) -> tuple[list[Item], int]:
         first, last = plan.chunks[chunk]
-        read = [self._read(ref) for ref in plan.items[first:last]]
-        return [item for item, _ in read], sum(size for _, size in read)
+        refs = plan.items[first:last]
+        items = [guarded(ref, partial(self._read, ref)) for ref in refs]
+        paths = [Path(self.images) / ref.key for ref in refs]
+        return items, sum(path.stat().st_size for path in paths if path.is_file())
 
     def pixels(self, plan: UnitPlan, key: str) -> np.ndarray:
         path = Path(self.images) / key
         return rgb(path, read_bytes(path))
 
-    def _read(self, ref: ItemRef) -> tuple[Item, int]:
+    def _read(self, ref: ItemRef) -> Item:
         path = Path(self.images) / ref.key
         try:
             data = read_bytes(path)
             height, width = decode(path, data).shape[:2]
         except InputError as error:
-            return failed_item(ref.key, ref.people, reason("image_unreadable", error)), 0
+            return failed_item(ref.key, ref.people, reason("image_unreadable", error))
         subjects = self.subjects(ref)
         try:
             depth = depth_file(self.depth, path.stem, (width, height))
+            labels = self.masks(ref, (height, width))
         except InputError as error:
-            return Item(ref.key, subjects, None, reason("evidence_unusable", error)), len(data)
-        labels = self.masks(ref, (height, width))
+            return Item(ref.key, subjects, None, reason("evidence_unusable", error))
         evidence = image_evidence(path, data, (width, height), subjects, labels, depth, self.camera(ref))
-        return Item(ref.key, subjects, evidence), len(data)
+        return Item(ref.key, subjects, evidence)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from depthfit.errors import InputError
 from depthfit.evidence.files import read_rgb
 from depthfit.evidence.scene import Scene, read_scene
 from depthfit.pseudo.records import Item, ItemRef, Subject, Unit, UnitPlan, cut_chunks, cut_units
-from depthfit.pseudo.source import failed_item, reason
+from depthfit.pseudo.source import failed_item, guarded, reason
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class SceneSource:
         scene = _scene(self.path, self.keypoint_format)
         items, size = [], 0
         for ref in plan.items[first:last]:
-            items.append(_read(scene, ref))
+            items.append(guarded(ref, partial(_read, scene, ref)))
             size += scene.images[ref.where].stat().st_size
         return items, size
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +18,16 @@ from depthfit.evidence.depth import DepthMap, read_depth
 from depthfit.pseudo import pickles
 from depthfit.pseudo.labels import subject
 from depthfit.pseudo.records import Item, ItemRef, Subject, Unit, UnitPlan, cut_chunks
-from depthfit.pseudo.source import check_folder, decode, depth_file, failed_item, image_evidence, reason, rgb
+from depthfit.pseudo.source import (
+    check_folder,
+    decode,
+    depth_file,
+    failed_item,
+    guarded,
+    image_evidence,
+    reason,
+    rgb,
+)
 from depthfit.pseudo.tars import Member, read_member, scan, split_name
 
 IMAGES = ("jpg", "jpeg", "png")
@@ -48,10 +60,7 @@ class TarSource:
         return [Unit(file.stem, str(file)) for file in files]
 
     def plan(self, unit: Unit) -> UnitPlan:
-        try:
-            members, faults = scan(Path(unit.path))
-        except InputError as error:
-            return UnitPlan(unit, (), (), (reason("tar_unreadable", error),))
+        members, faults = scan(Path(unit.path))
         groups: list[tuple[str, dict[str, Member]]] = []
         for member in members:
             if not member.regular:
@@ -61,14 +70,16 @@ class TarSource:
             if not groups or groups[-1][0] != key or ending in groups[-1][1]:
                 groups.append((key, {}))
             groups[-1][1][ending] = member
+        samples = [(key, parts) for key, parts in groups if _is_sample(parts)]
         with open(unit.path, "rb") as file:
-            items = [self._item(file, key, parts) for key, parts in groups if _is_sample(parts)]
+            named = zip(_unique([key for key, _ in samples]), samples, strict=True)
+            items = [self._item(file, key, parts) for key, (_, parts) in named]
         return UnitPlan(
             unit, tuple(items), cut_chunks(items, self.chunk), tuple(f"tar_damaged: {f}" for f in faults)
         )
 
     def _item(self, file: BinaryIO, key: str, parts: dict[str, Member]) -> ItemRef:
-        where = {ending: [m.name, m.start, m.data, m.size] for ending, m in parts.items()}
+        where = {ending: [m.name, m.start, m.data, m.size, m.stop] for ending, m in parts.items()}
         image = next((e for e in IMAGES if e in parts), None)
         if LABEL not in parts:
             return ItemRef(key, 1, where, "label_missing: the image has no data.pyd")
@@ -85,7 +96,7 @@ class TarSource:
             for ref in plan.items[first:last]:
                 parts = members_of(ref)
                 size += sum(m.size for m in parts.values())
-                items.append(self._read(file, ref, parts, Path(plan.unit.path)))
+                items.append(guarded(ref, partial(self._read, file, ref, parts, Path(plan.unit.path))))
         return items, size
 
     def pixels(self, plan: UnitPlan, key: str) -> np.ndarray:
@@ -126,6 +137,8 @@ class TarSource:
         if masks.ndim != 3 or masks.shape[1:] != shape:
             found = f"shape {masks.shape} for an image of {shape}"
             raise InputError(f"{key}.{MASKS}", "masks", found, "Masks are (N, H, W).")
+        if masks.dtype.kind not in "biuf":
+            raise InputError(f"{key}.{MASKS}", "masks", f"dtype {masks.dtype}", "Masks are numbers.")
         labels = np.zeros(shape, np.uint8)
         for k, entry in enumerate(entries[:MAX_PEOPLE]):
             index = _mask_index(entry)
@@ -137,7 +150,8 @@ class TarSource:
         self, file: BinaryIO, parts: dict[str, Member], key: str, size: tuple[int, int]
     ) -> DepthMap | None:
         if DEPTH not in parts:
-            return depth_file(self.depth, key, size)
+            name, _ = split_name(next(iter(parts.values())).name)
+            return depth_file(self.depth, name, size)
         # read_depth wants a file; a member of a few hundred kB is put into one for it.
         with tempfile.NamedTemporaryFile(suffix=".npz") as held:
             held.write(read_member(file, parts[DEPTH]))
@@ -147,22 +161,32 @@ class TarSource:
 
 def members_of(ref: ItemRef) -> dict[str, Member]:
     """An item's members by their ending."""
-    return {
-        ending: Member(name, start, data, size) for ending, (name, start, data, size) in ref.where.items()
-    }
+    return {ending: Member(*fields) for ending, fields in ref.where.items()}
 
 
 def read_label(file: BinaryIO, member: Member, key: str) -> list[Any]:
     """The people of a data.pyd.
 
     Raises:
-        InputError: It is no list of dicts, or no plain data.
+        InputError: It is no list of dicts, or no plain data. A list of nobody is one.
     """
     entries = pickles.loads(read_member(file, member), f"{key}.{LABEL}")
-    if not isinstance(entries, (list, tuple)) or not entries or not all(isinstance(e, dict) for e in entries):
-        found = f"a {type(entries).__name__}, not a list of dicts with someone in it"
+    if not isinstance(entries, (list, tuple)) or not all(isinstance(e, dict) for e in entries):
+        found = f"a {type(entries).__name__}, not a list of dicts"
         raise InputError(f"{key}.{LABEL}", "pickle", found, "Write one dict a person.")
     return list(entries)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Keys of samples as text that every file format takes, the later ones of the same key numbered."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for name in names:
+        # What is no UTF-8 in an archive comes as lone surrogates.
+        key = name.encode("utf-8", "backslashreplace").decode()
+        seen[key] += 1
+        keys.append(key if seen[key] == 1 else f"{key} ({seen[key]})")
+    return keys
 
 
 def _is_sample(parts: dict[str, Member]) -> bool:
@@ -172,8 +196,10 @@ def _is_sample(parts: dict[str, Member]) -> bool:
 def _mask_index(entry: Any) -> int | None:
     extra = entry.get("extra_info")
     index = extra.get("detection_npz_idx") if isinstance(extra, dict) else None
-    value = None if index is None else np.asarray(index)
-    return int(value) if value is not None and value.size == 1 and value.dtype.kind in "iu" else None
+    if not isinstance(index, (int, np.integer, np.ndarray)):
+        return None
+    value = np.asarray(index)
+    return int(value.reshape(())) if value.size == 1 and value.dtype.kind in "iu" else None
 
 
 def _npz_field(data: bytes, field: str, source: str) -> np.ndarray:

@@ -76,6 +76,8 @@ def _changed_columns(
         pose[refined, :NUM_POSE] = stack("pose")
     betas[refined, :NUM_BETAS] = stack("betas")
     cam_int[refined, 0, 0] = cam_int[refined, 1, 1] = stack("focal")
+    # The image's, which a row's own matrix may lack or contradict.
+    cam_int[refined, :2, 2] = stack("center")
     transl = stack("smpl_transl")
     if "cam_ext" in names:
         # The loaders add this to trans_cam.

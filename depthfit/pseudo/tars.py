@@ -27,6 +27,7 @@ class Member:
     Attributes:
         name: Its path in the archive.
         start: Byte where its (first) header begins; data: where its contents begin; size: of them.
+        stop: Byte behind its padding, where the next header begins.
         regular: Whether it is a plain file.
     """
 
@@ -34,12 +35,8 @@ class Member:
     start: int
     data: int
     size: int
+    stop: int
     regular: bool = True
-
-    @property
-    def stop(self) -> int:
-        """Byte behind its padding."""
-        return self.data + -(-self.size // BLOCK) * BLOCK
 
 
 def scan(path: Path) -> tuple[list[Member], list[str]]:
@@ -79,11 +76,16 @@ def _members(file: BinaryIO, position: int, length: int) -> Iterator[Member]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for info in archive:
-                member = Member(info.name, info.offset, info.offset_data, info.size, info.isreg())
-                if member.data + member.size > length:
+                # Links and folders may state a size without having contents; sparse files state another one.
+                regular = info.isreg() and not info.issparse()
+                stop = archive.offset
+                held = info.size if regular else max(stop - info.offset_data, 0)
+                if stop <= info.offset or info.size < 0 or info.offset_data + held > length:
                     return
-                yield member
-    except (tarfile.TarError, ValueError, EOFError):
+                yield Member(info.name, info.offset, info.offset_data, held, stop, regular)
+    except OSError:
+        raise
+    except Exception:  # a damaged header can raise nearly anything
         # The caller sees it by where the last member ended.
         return
 
