@@ -100,10 +100,13 @@ def lock(layout: Layout) -> Iterator[None]:
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             fix = "Wait for it, stop it, or give another folder."
             raise InputError(layout.root, "output", f"in use by {file.read().strip()}", fix) from error
+        except OSError as error:
+            fix = "Its file system has to know flock: mount it so, or give another folder."
+            raise InputError(layout.root, "output", f"cannot be locked ({error.strerror})", fix) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

@@ -53,6 +53,7 @@ def fitted_row(
     given: tuple[ImageInput, PersonInput],
     fit: PersonFit,
     rest_pelvis: np.ndarray,
+    config: FitConfig,
 ) -> dict[str, Any]:
     """The row of a fitted person; the gate adds ``outcome`` and ``reason``.
 
@@ -62,6 +63,7 @@ def fitted_row(
         given: What the fit was given.
         fit: What it gave.
         rest_pelvis: (3,) m, the pelvis of the refined body's rest mesh, for SMPL's own translation.
+        config: Of the fit.
     """
     assert item.evidence is not None
     assert prediction.detection is not None
@@ -80,7 +82,7 @@ def fitted_row(
         "written": False,
         "status": fit.status,
         "accepted": fit.accepted,
-        "evidence": "+".join(_evidence(image, person)),
+        "evidence": "+".join(_evidence(image, person, config)),
         "focal_source": item.evidence.camera.source,
         "keypoints": int(found.found.sum()),
         "reprojection": PERCENT * fit.reprojection[1] / size,
@@ -129,9 +131,10 @@ def evidence_used(config: FitConfig) -> Sequence[str]:
     return kinds + ([f"contour ({config.contour.source})"] if config.contour.source != "none" else [])
 
 
-def _evidence(image: ImageInput, person: PersonInput) -> list[str]:
-    kinds = ["keypoints"]
-    if image.log_depth is not None:
+def _evidence(image: ImageInput, person: PersonInput, config: FitConfig) -> list[str]:
+    kinds = ["keypoints"] if config.keypoints.use else []
+    # A depth map can be there for its edges alone.
+    if config.depth.use and image.log_depth is not None:
         kinds.append("depth")
     if person.outline is not None:
         kinds.append("mask" if person.outline.closed else "depth_edge")

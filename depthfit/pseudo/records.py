@@ -23,12 +23,14 @@ class Unit:
         name: Of the shard, safe as a file name.
         path: The source's file.
         first, last: Range of the source's images, where the file holds more than one unit.
+        bytes: Of the file when it was planned.
     """
 
     name: str
     path: str
     first: int = 0
     last: int = -1
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class Chunk:
         rows: One dict a person, of :mod:`depthfit.pseudo.outcome`.
         bytes_in: Read from the source; bytes_out: of the part.
         memory: Resident bytes of the process that fitted, at its end.
-        storage_error: Why the part could not be written, or empty.
+        storage_error: Why the source could not be read or the part not written, or empty.
         halvings: How often a batch was halved for want of memory.
     """
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import logging
 import re
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from depthfit.pseudo import card, observe
 from depthfit.pseudo.assemble import assemble, drop_parts, write_documents
 from depthfit.pseudo.config import PseudoConfig
 from depthfit.pseudo.engine import Engine, LocalEngine
+from depthfit.pseudo.fitting import OUT_OF_MEMORY
 from depthfit.pseudo.layout import CARD, CONFIG, REPORT, SUMMARY, Layout, read_plan, write_plan
 from depthfit.pseudo.manifest import Entry, Manifest, lock
 from depthfit.pseudo.open_source import open_source
@@ -33,16 +36,17 @@ from depthfit.pseudo.stages import Job, target_kind
 _log = logging.getLogger(__name__)
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}(\.[a-z]+)?$")
 """Names that ``atomic_path`` gives; what a killed process leaves."""
-ERRORS = ("fit_error", "start_error")
+ERRORS = ("fit_error", "start_error", "read_error", OUT_OF_MEMORY)
 MIN_ERRORS = 20
+SOURCE_PATH = "source_path"
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 class StorageError(DepthfitError):
-    """The output cannot be written."""
+    """The output cannot be written, or the source not be read."""
 
     def __init__(self, what: str) -> None:
-        fix = "What is finished is kept: make room, or the folder writable, and run the same command again."
+        fix = "What is finished is kept: mend that (room, rights, the disk) and run the same command again."
         super().__init__(f"{what}. {fix}")
 
 
@@ -62,7 +66,7 @@ def run_pseudo_gt(
 
     Raises:
         InputError: The source or a setting cannot be used, or another run holds the output.
-        StorageError: The output cannot be written.
+        StorageError: The output cannot be written, or the source not be read.
         DepthfitError: The counts do not add up, or the cluster failed.
     """
     config.validate()
@@ -79,12 +83,48 @@ def run_pseudo_gt(
         raise
 
 
-def plan_unit(job: Job, unit: Unit) -> str:
-    """Write a unit's plan where there is none; returns its name."""
+@dataclass(frozen=True)
+class Planned:
+    """What the driver has to know of a unit's plan: to read 100,000 plans itself would take it an hour.
+
+    Attributes:
+        name: Of the unit.
+        people: In each of its chunks.
+        missing: Numbers of the chunks that have no part yet.
+    """
+
+    name: str
+    people: list[int]
+    missing: list[int]
+
+
+def plan_unit(job: Job, unit: Unit) -> Planned:
+    """Write a unit's plan where there is none.
+
+    Raises:
+        InputError: The source cannot be read, or is another than the one that was planned.
+    """
     path = job.layout.plan(unit.name)
-    if not path.is_file():
-        write_plan(path, job.source.plan(unit))
-    return unit.name
+    if path.is_file():
+        plan = read_plan(path)
+        if dataclasses.replace(plan.unit, bytes=0) != unit or plan.unit.bytes != _bytes(unit):
+            fix = "Give another output folder."
+            raise InputError(unit.path, "source", "changed since the run began", fix)
+    else:
+        plan = job.source.plan(dataclasses.replace(unit, bytes=_bytes(unit)))
+        write_plan(path, plan)
+    refs = [ChunkRef(unit.name, index) for index in range(len(plan.chunks))]
+    return Planned(
+        unit.name,
+        [sum(item.people for item in plan.items[first:last]) for first, last in plan.chunks],
+        [ref.index for ref in refs if not job.layout.part(ref).is_file()],
+    )
+
+
+def _bytes(unit: Unit) -> int:
+    """Length of a unit's file; of a folder none is known."""
+    path = Path(unit.path)
+    return path.stat().st_size if path.is_file() else 0
 
 
 class _Run:
@@ -107,6 +147,8 @@ class _Run:
             raise InputError(self.source, "names", "two files of one name", "Rename one of them.")
         todo = [unit for unit in units if not self.manifest.is_done(unit.name)]
         if todo:
+            # Whoever sees it sees a finished run, and this one no longer is.
+            (self.layout.root / SUMMARY).unlink(missing_ok=True)
             engine = self._engine()
             try:
                 self._work(engine, units, todo)
@@ -125,15 +167,17 @@ class _Run:
     def _check_settings(self) -> None:
         """Labels of other settings, or of another source, are not mixed with these."""
         saved = self.layout.root / PROVENANCE
+        # Its whole path stays here: shards go to others, whom the name alone concerns.
+        now = {**self.provenance, SOURCE_PATH: self.source}
         if saved.is_file():
             before = json.loads(saved.read_text())
-            for name in ("fingerprint", "source", "model_files"):
-                if before[name] != self.provenance[name]:
+            for name in ("fingerprint", "source", SOURCE_PATH, "model_files", "depthfit"):
+                if before.get(name) != now[name]:
                     raise InputError(
                         saved, name, "the folder holds labels of others", "Give another output folder."
                     )
         with atomic_path(saved) as temporary:
-            temporary.write_text(json.dumps(self.provenance, indent=2, sort_keys=True) + "\n")
+            temporary.write_text(json.dumps(now, indent=2, sort_keys=True) + "\n")
         with atomic_path(self.layout.root / CONFIG) as temporary:
             temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(self.job.config)))
 
@@ -150,19 +194,17 @@ class _Run:
         chunks: list[ChunkRef] = []
         people = {name: entry["people"] for name, entry in self.manifest.entries.items()}
         ready: list[str] = []
-        for name in engine.each(plan_unit, self.job, todo):
-            plan = read_plan(self.layout.plan(name))
-            people[name] = plan.people
-            refs = [ChunkRef(name, i) for i in range(len(plan.chunks))]
-            missing = [ref for ref in refs if not self.layout.part(ref).is_file()]
-            self.left[name] = len(missing)
-            chunks += missing
-            if not missing:
-                ready.append(name)
+        todo_people = 0
+        for plan in engine.each(plan_unit, self.job, todo):
+            people[plan.name] = sum(plan.people)
+            todo_people += sum(plan.people[index] for index in plan.missing)
+            self.left[plan.name] = len(plan.missing)
+            chunks += [ChunkRef(plan.name, index) for index in plan.missing]
+            if not plan.missing:
+                ready.append(plan.name)
         # In the order of the source, so that shards are finished one after another.
         chunks.sort(key=lambda ref: (ref.unit, ref.index))
         total = sum(people[unit.name] for unit in units)
-        todo_people = sum(self._people(ref) for ref in chunks)
         with observe.Monitor(self.layout.root, total, total - todo_people, self.console) as monitor:
             for name in ready:
                 engine.submit(assemble, self.job, name, self.provenance)
@@ -170,11 +212,6 @@ class _Run:
                 self._take(engine, chunk, monitor)
                 self._book(engine.collect(wait=False))
             self._book(engine.collect(wait=True))
-
-    def _people(self, ref: ChunkRef) -> int:
-        plan = read_plan(self.layout.plan(ref.unit))
-        first, last = plan.chunks[ref.index]
-        return sum(item.people for item in plan.items[first:last])
 
     def _take(self, engine: Engine, chunk: Chunk, monitor: observe.Monitor) -> None:
         if chunk.storage_error:
@@ -195,6 +232,8 @@ class _Run:
         if self.errors >= MIN_ERRORS and self.errors > self.people / 2:
             for ref in self.spoilt:
                 self.layout.part(ref).unlink(missing_ok=True)
+                # A shard that has been put together of them is no longer done either.
+                self.layout.index(ref.unit).unlink(missing_ok=True)
             raise DepthfitError(
                 f"{self.errors} of the first {self.people} people ended in errors of the program: "
                 f"{errors[-1]}. They are not counted as done: mend the cause and run the same command again."
@@ -210,7 +249,8 @@ class _Run:
     def _finish(self, names: list[str], worked: int) -> dict[str, Any]:
         entries = [self.manifest.entries[name] for name in names if name in self.manifest.entries]
         summary = counts(entries, names)
-        documents = write_documents(self.job, Path(self.source), names, self.provenance)
+        held = {**self.provenance, "evidence_used": summary["evidence"]}
+        documents = write_documents(self.job, Path(self.source), names, held)
         receipts = observe.read_receipts(self.layout.root / observe.RECEIPTS)
         summary |= {
             "documents": documents,
@@ -248,9 +288,11 @@ def counts(entries: list[Entry], names: list[str]) -> dict[str, Any]:
         raise DepthfitError(f"{len(missing)} shards are missing, the first is {missing[0]}")
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
+    evidence: Counter[str] = Counter()
     for entry in entries:
         outcomes.update(entry["outcomes"])
         reasons.update(entry["reasons"])
+        evidence.update(entry["evidence"])
         if sum(entry["outcomes"].values()) != entry["people"]:
             raise DepthfitError(
                 f"{entry['unit']}: {entry['outcomes']} are not the {entry['people']} people of the source"
@@ -262,6 +304,7 @@ def counts(entries: list[Entry], names: list[str]) -> dict[str, Any]:
         "outcomes": {name: outcomes[name] for name in OUTCOMES},
         "written": sum(entry["written"] for entry in entries),
         "reasons": dict(reasons.most_common()),
+        "evidence": dict(evidence.most_common()),
         "faults": {entry["unit"]: entry["faults"] for entry in entries if entry["faults"]},
     }
 

@@ -33,7 +33,7 @@ from depthfit.pseudo.layout import Layout, cached_plan
 from depthfit.pseudo.outcome import failed_row, fitted_row, is_finite
 from depthfit.pseudo.part import write_part
 from depthfit.pseudo.records import DROPPED, FAILED, REFINED, Chunk, Item
-from depthfit.pseudo.source import Source, failed_item
+from depthfit.pseudo.source import Source
 from depthfit.pseudo.start import Start, starts
 from depthfit.run.device import choose_device
 from depthfit.tokens.load import load_tokenizer
@@ -94,9 +94,8 @@ class ReadStage:
         try:
             chunk.items, chunk.bytes_in = self.job.source.read(plan, chunk.ref.index)
         except OSError as error:
-            first, last = plan.chunks[chunk.ref.index]
-            why = f"source_unreadable: {error}"
-            chunk.items = [failed_item(ref.key, ref.people, why) for ref in plan.items[first:last]]
+            # The source's disk, or a full temporary folder: no fault of a person, so the run stops.
+            chunk.storage_error = f"{error.filename or plan.unit.path}: {error.strerror or error}"
 
 
 class FitStage:
@@ -155,7 +154,8 @@ class FitStage:
                 self.fitter.body.joint_shapedirs[0]
                 @ self.fitter.body.v_template.new_tensor(fit.refined.betas)
             )
-            row = fitted_row(item, start, (image, image.people[done]), fit, pelvis.cpu().numpy())
+            given = (image, image.people[done])
+            row = fitted_row(item, start, given, fit, pelvis.cpu().numpy(), self.config.fit)
             rows.append(
                 row if is_finite(row) else failed_row(item, subject.person, f"fit_not_finite: {fit.status}")
             )
@@ -215,9 +215,10 @@ STAGE_NAMES = ("read", "perceive", "fit", "gate", "write")
 
 
 def timed(name: str, work: Callable[[Chunk], None], chunk: Chunk) -> Chunk:
-    """Do a stage's work and note when and where."""
+    """Do a stage's work, if nothing stopped the chunk before, and note when and where."""
     began = time.time()
-    work(chunk)
+    if not chunk.storage_error:
+        work(chunk)
     chunk.times[name] = (began, time.time(), f"{socket.gethostname()}:{os.getpid()}")
     return chunk
 
