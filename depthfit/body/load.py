@@ -55,7 +55,7 @@ def load_body(name_or_path: str | Path = OPEN, gender: str = "neutral") -> Body:
     check_choice("models.gender", "gender", gender, GENDERS)
     if str(name_or_path) == OPEN:
         return _open_body(gender)
-    path = _find_file(Path(name_or_path), gender)
+    path = find_body_file(Path(name_or_path), gender)
     return _smpl_body(_read_fields(path), path)
 
 
@@ -85,7 +85,12 @@ def _tensor(values: NDArray | sparse.csr_matrix) -> Tensor:
     return torch.from_numpy(np.array(dense, dtype=np.float32, order="C"))
 
 
-def _find_file(path: Path, gender: str) -> Path:
+def find_body_file(path: Path, gender: str) -> Path:
+    """The file that ``load_body`` reads for a path other than ``open``.
+
+    Raises:
+        InputError: There is none, or it is of another kind.
+    """
     if path.is_dir():
         names = [f"SMPL_{gender.upper()}{suffix}" for suffix in (".pkl", ".npz")]
         found = [path / name for name in names if (path / name).is_file()]

@@ -15,6 +15,7 @@ from depthfit.pseudo import target_coco, target_npz, target_tars
 from depthfit.pseudo.layout import Layout, read_plan
 from depthfit.pseudo.manifest import Entry, file_entry
 from depthfit.pseudo.part import read_index, read_part, write_index
+from depthfit.pseudo.provenance import of_shard
 from depthfit.pseudo.records import OUTCOMES, ChunkRef, UnitPlan
 from depthfit.pseudo.stages import Job, target_kind
 
@@ -32,13 +33,14 @@ def assemble(job: Job, unit: str, provenance: dict[str, Any]) -> Entry:
     layout = job.layout
     plan = read_plan(layout.plan(unit))
     rows = _rows(layout, plan)
+    flat = [row for people in rows for row in people]
+    provenance = of_shard(provenance, flat)
     files: dict[str, Any] = {}
     try:
         if target_kind(job.source, job.config) == "tars":
             with atomic_path(layout.shard(unit)) as temporary:
                 target_tars.write_shard(plan, rows, temporary, provenance)
             files[f"shards/{unit}.tar"] = file_entry(layout.shard(unit))
-        flat = [row for people in rows for row in people]
         with atomic_path(layout.index(unit)) as temporary:
             write_index(temporary, flat, provenance)
         files[f"index/{unit}.parquet"] = file_entry(layout.index(unit))
@@ -51,6 +53,7 @@ def assemble(job: Job, unit: str, provenance: dict[str, Any]) -> Entry:
         "people": plan.people,
         "outcomes": {name: outcomes.get(name, 0) for name in OUTCOMES},
         "reasons": dict(Counter(word for row in flat for word in reason_words(str(row["reason"])))),
+        "evidence": provenance["evidence_used"],
         "written": sum(bool(row["written"]) for row in flat),
         "faults": list(plan.faults),
         "files": files,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import torch
 
 from depthfit import __version__
 from depthfit.body.asset import ASSET
-from depthfit.perception.depth_pro import find_depth_pro
+from depthfit.body.load import OPEN, find_body_file
+from depthfit.data.pose_mixture import MIXTURE_FILE
+from depthfit.errors import InputError
+from depthfit.perception.depth_pro import find_depth_pro, hub_model
 from depthfit.pseudo.config import NOT_RESULTS, PseudoConfig, fingerprint
 from depthfit.pseudo.manifest import checksum
 from depthfit.pseudo.outcome import evidence_used
@@ -36,22 +41,37 @@ def provenance(source: str, kind: str, config: PseudoConfig) -> dict[str, Any]:
         "source_kind": kind,
         "settings": settings,
         "fingerprint": fingerprint(config),
-        "model_files": {path.name: checksum(path) for path in model_files(config)},
+        "model_files": {name: checksum(path) for name, path in model_files(config).items()},
         "body": config.models.body if config.models.body == "open" else "smpl",
-        "evidence": [*evidence_used(config.fit), *perceived],
+        "evidence_allowed": [*evidence_used(config.fit), *perceived],
     }
 
 
-def model_files(config: PseudoConfig) -> list[Path]:
-    """Files of the body, the tokenizer and, where it is used and here, of the depth network."""
+def of_shard(provenance: dict[str, Any], rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """A run's provenance with what one shard's people were fitted to: people by kinds of evidence."""
+    used = Counter(str(row["evidence"]) for row in rows if row["evidence"])
+    return {**provenance, "evidence_used": dict(sorted(used.items()))}
+
+
+def model_files(config: PseudoConfig) -> dict[str, Path]:
+    """Files that the labels depend on, by what they are for and their names. A depth network that is not on
+    this machine is fetched: a run that goes on would find it there.
+
+    Raises:
+        InputError: One is not there.
+    """
     models, perceive = config.models, config.perceive
-    body = ASSET if models.body == "open" else Path(models.body)
-    if body.is_dir():
-        body = next(iter(sorted(body.glob(f"SMPL_{models.gender.upper()}.*"))))
-    files = [body, OPEN_FILE if models.tokenizer == "open" else Path(models.tokenizer)]
-    found = None
+    body = ASSET if models.body == OPEN else find_body_file(Path(models.body), models.gender)
+    tokenizer = OPEN_FILE if models.tokenizer == "open" else Path(models.tokenizer)
+    if not tokenizer.is_file():
+        raise InputError(tokenizer, "models.tokenizer", "not found", "Check the path.")
+    files = [("body", body), ("tokenizer", tokenizer)]
+    if config.fit.pose.population != "none":
+        files.append(("pose prior", MIXTURE_FILE))
     if perceive.depth == "depth_pro":
         found = find_depth_pro(perceive.model, Path(perceive.folder))
-    if found is None:
-        return files
-    return [*files, *(sorted(found[1].glob("*.safetensors")) if found[1].is_dir() else [found[1]])]
+        path = hub_model(perceive.model).fetch(Path(perceive.folder)) if found is None else found[1]
+        files += [
+            ("depth network", p) for p in (sorted(path.glob("*.safetensors")) if path.is_dir() else [path])
+        ]
+    return {f"{use}: {path.name}": path for use, path in files}

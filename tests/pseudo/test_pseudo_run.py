@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -16,13 +17,15 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+import depthfit
 from depthfit.body.load import load_body
 from depthfit.errors import InputError
 from depthfit.pseudo.check import check
 from depthfit.pseudo.part import read_index
+from depthfit.pseudo.provenance import model_files
 from depthfit.pseudo.records import OUTCOMES
 from depthfit.pseudo.runner import StorageError
-from tests.pseudo.conftest import read_tar, refine
+from tests.pseudo.conftest import read_tar, refine, settings
 from tests.pseudo.official_reader import people, samples, training_people
 
 Run = tuple[Path, dict[str, Any]]
@@ -184,12 +187,51 @@ def test_provenance_is_in_every_changed_shard_and_index(damaged_run: Run) -> Non
     out, summary = damaged_run
     with tarfile.open(out / "shards" / "000000.tar") as archive:
         held = json.loads(archive.pax_headers["comment"])
-    index = pyarrow.parquet.read_schema(out / "index" / "000001.parquet").metadata[b"depthfit"]
-    assert held == json.loads(index)
+    index, other = (
+        json.loads(pyarrow.parquet.read_schema(out / "index" / f"{n:06d}.parquet").metadata[b"depthfit"])
+        for n in (0, 1)
+    )
+    assert held == index
     assert held["fingerprint"] == summary["fingerprint"]
-    assert all(len(digest) == 64 for digest in held["model_files"].values())
-    assert held["evidence"] == ["keypoints", "depth", "contour (auto)"]
-    assert {row["evidence"] for row in rows(out).values() if row["evidence"]} >= {"keypoints+depth+mask"}
+    assert str(out.parent) not in json.dumps(held), "paths of one's own machine stay there"
+    for name, digest in held["model_files"].items():
+        assets = Path(depthfit.__file__).parent / "assets"
+        assert digest == hashlib.sha256((assets / name.partition(": ")[2]).read_bytes()).hexdigest()
+    assert [name.partition(":")[0] for name in held["model_files"]] == ["body", "pose prior", "tokenizer"]
+    assert held["settings"]["fit"]["pose"]["population"] == "gaussian"
+    assert held["evidence_allowed"] == ["keypoints", "depth", "contour (auto)"]
+    assert held["evidence_used"] == {"keypoints+depth+mask": 6}
+    assert other["evidence_used"] == {}, "nobody of that shard could be fitted"
+    assert summary["evidence"] == Counter(row["evidence"] for row in rows(out).values() if row["evidence"])
+
+
+def test_a_prior_that_is_not_used_is_no_model_file() -> None:
+    without = settings("fit.pose.population=none")
+    assert [name.partition(":")[0] for name in model_files(without)] == ["body", "tokenizer"]
+
+
+def test_the_body_that_is_loaded_is_the_one_that_is_hashed(tmp_path: Path) -> None:
+    for ending in ("npz", "pkl"):
+        (tmp_path / f"SMPL_NEUTRAL.{ending}").write_bytes(ending.encode())
+    (tmp_path / "SMPL_NEUTRAL.md").touch()
+    config = settings(f"models.body={tmp_path}")
+    with pytest.raises(InputError, match=r"SMPL_NEUTRAL\.pkl"):
+        load_body(config.models.body)
+    assert "body: SMPL_NEUTRAL.pkl" in model_files(config)
+    (tmp_path / "SMPL_NEUTRAL.pkl").unlink()
+    (tmp_path / "SMPL_NEUTRAL.npz").unlink()
+    with pytest.raises(InputError, match="holds neither"):
+        model_files(config)
+
+
+def test_evidence_that_is_switched_off_is_not_said_to_be_used(tars: Path, tmp_path: Path) -> None:
+    """Depth is then read for the edges that it shows, if for anything."""
+    more = ("fit.depth.use=false", "fit.contour.source=auto")
+    summary = refine(tars / "000000.tar", tmp_path / "out", *more)
+    assert summary["evidence"] == {"keypoints+mask": 6}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "- keypoints+mask: 6 people" in card
+    assert "Allowed: keypoints, contour (auto)." in card
 
 
 def test_card_and_report_say_what_is_there(damaged_run: Run) -> None:

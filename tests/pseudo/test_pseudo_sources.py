@@ -249,5 +249,5 @@ def test_depth_is_perceived_where_there_is_none(scene: Path, tmp_path: Path) -> 
     ]
     assert evidence == [{"keypoints+mask"}, {"keypoints+depth+mask"}]
     provenance = json.loads((tmp_path / "seen" / "provenance.json").read_text())
-    assert "perceived: depth_pro" in provenance["evidence"]
+    assert "perceived: depth_pro" in provenance["evidence_allowed"]
     assert any("safetensors" in name and "tokenizer" not in name for name in provenance["model_files"])
