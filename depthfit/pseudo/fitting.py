@@ -10,10 +10,16 @@ from typing import Generic, TypeVar
 import cv2
 import torch
 
+from depthfit.errors import DepthfitError
+
 _log = logging.getLogger(__name__)
 Image = TypeVar("Image")
 Result = TypeVar("Result")
 OUT_OF_MEMORY = "out_of_memory"
+
+
+class DeviceError(DepthfitError):
+    """The device of this process cannot be used any more; another process may do better."""
 
 
 class HalvingFitter(Generic[Image, Result]):
@@ -23,6 +29,9 @@ class HalvingFitter(Generic[Image, Result]):
 
     Args:
         fit: From images to a result each.
+
+    Raises:
+        DeviceError: In a call, where the GPU has failed.
 
     Attributes:
         limit: Images that a batch may have; halvings: how often one was halved for want of memory.
@@ -46,6 +55,9 @@ class HalvingFitter(Generic[Image, Result]):
         # Whatever one image makes a fit raise, the others must finish; it is logged and ends as a reason.
         except Exception as error:
             memory = is_out_of_memory(error)
+            if not memory and isinstance(error, _device_errors()):
+                # All that follows in this process would fail as well.
+                raise DeviceError(f"the device failed: {str(error).splitlines()[0]}") from error
             if not memory:
                 _log.warning("a batch of %d images failed: %s", len(images), error, exc_info=True)
             if len(images) == 1:
@@ -64,6 +76,8 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether a smaller batch may go well: memory was asked for, of a GPU or of the system, and not had."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
+    if isinstance(error, _device_errors()):
+        return str(error).startswith("CUDA error: out of memory")
     if isinstance(error, cv2.error) and getattr(error, "code", None) == cv2.Error.StsNoMem:
         return True
     # torch's CPU allocator raises a plain RuntimeError; so does torch, and OpenCV its own error, where a
@@ -71,3 +85,9 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (RuntimeError, cv2.error)):
         return str(error) == "std::bad_alloc" or "DefaultCPUAllocator: can't allocate memory" in str(error)
     return False
+
+
+def _device_errors() -> tuple[type[Exception], ...]:
+    """What torch raises where a GPU has failed for the rest of a process; old versions do not name it."""
+    found = getattr(torch, "AcceleratorError", None)
+    return () if found is None else (found,)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from depthfit.errors import DepthfitError
 from depthfit.pseudo.config import PerceiveConfig, PseudoConfig
+from depthfit.pseudo.fitting import DeviceError
 from depthfit.pseudo.records import Chunk, ChunkRef
 from depthfit.pseudo.stages import GateStage, Job, ReadStage, WriteStage
 
@@ -129,6 +130,7 @@ class Actors:
                 self._here[actor] -= 1
             elif actor in self._here:
                 _log.warning("a process of %s died; another one takes its place", self.name)
+                self.ray.kill(actor)
                 del self._here[actor]
                 self._spawn()
         return passed, lost
@@ -228,13 +230,16 @@ def take(
         except ray.exceptions.RayError as error:
             inner = getattr(error, "cause", None)
             raised = isinstance(error, ray.exceptions.RayTaskError)
-            # An error of Ray inside one of a task: what it was given is lost, the process lives.
-            if raised and not isinstance(inner, ray.exceptions.RayError):
+            # An error of Ray inside one of a task: what it was given is lost, the process lives. One whose
+            # device has failed does not live on.
+            broken = isinstance(inner, DeviceError)
+            if raised and not broken and not isinstance(inner, ray.exceptions.RayError):
                 last = str(error).strip().splitlines()[-1]
                 raise DepthfitError(f"{chunk.name}: {last}") from error
             _log.warning("%s is handed out again: %s", chunk.name, str(error).strip().splitlines()[0])
             lost.append(chunk)
-            processes.append((process, raised or isinstance(error, ray.exceptions.ObjectLostError)))
+            alive = (raised and not broken) or isinstance(error, ray.exceptions.ObjectLostError)
+            processes.append((process, alive))
         else:
             passed.append((chunk, result))
             processes.append((process, True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -16,8 +17,11 @@ from typing import Any
 
 import pytest
 
+from depthfit.pseudo import PseudoConfig
 from depthfit.pseudo.check import check
+from depthfit.pseudo.fitting import DeviceError
 from depthfit.pseudo.part import read_index
+from depthfit.pseudo.records import Chunk, ChunkRef
 from tests.pseudo.conftest import FAST
 
 pytestmark = pytest.mark.faults
@@ -103,6 +107,46 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class BadDevice:
+    """A stage whose first process finds its device broken; ``job`` is a file that remembers it."""
+
+    name = "fit"
+
+    def __init__(self, job: str) -> None:
+        self.mark = Path(job)
+
+    def __call__(self, chunk: Chunk) -> Chunk:
+        if not self.mark.exists():
+            self.mark.write_text(str(os.getpid()))
+            raise DeviceError("the device failed")
+        chunk.bytes_in = os.getpid()
+        return chunk
+
+
+def work_on_a_bad_device(mark: str) -> None:
+    """Put a chunk through a pool of one process, on a cluster of its own, and print what became of it."""
+    import ray
+
+    from depthfit.pseudo.ray_pools import Actors
+
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    pool = Actors(ray, BadDevice, ray.put(mark), PseudoConfig(workers=1))
+    ref = ChunkRef("a", 0)
+    pool.queue.append((ref, ray.put(pickle.dumps(Chunk(ref)))))
+    lost: list[ChunkRef] = []
+    passed: list[tuple[ChunkRef, Any]] = []
+    while not passed:
+        pool.start()
+        passed, again = pool.finished()
+        pool.queue.extend((ref, ray.put(pickle.dumps(Chunk(ref)))) for ref in again)
+        lost += again
+        time.sleep(0.02)
+    chunk = pickle.loads(ray.get(passed[0][1]))
+    another = chunk.bytes_in != int(Path(mark).read_text())
+    print(f"lost {len(lost)}, passed {len(passed)}, another process {another}")
+    ray.shutdown()
+
+
 def finished(source: Path, out: Path) -> dict[str, Any]:
     """The summary of a run that is whole: nobody lost, nobody doubled."""
     assert check(str(out), str(source)) == []
@@ -175,6 +219,14 @@ class TestRay:
         assert command.end() == 0
         summary = finished(tars, tmp_path / "out")
         assert summary["outcomes"]["failed"] == 0, "the chunk that died with it was done again"
+
+    def test_a_process_whose_device_failed_is_replaced(self, tmp_path: Path) -> None:
+        code = "import sys; from tests.pseudo import test_pseudo_faults as t; t.work_on_a_bad_device(sys.argv[1])"
+        command = [sys.executable, "-c", code, str(tmp_path / "failed")]
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        assert done.stdout == "lost 1, passed 1, another process True\n", done.stderr
 
     @pytest.mark.slow
     def test_a_lost_node_is_done_without(

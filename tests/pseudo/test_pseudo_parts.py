@@ -15,7 +15,7 @@ import torch
 from depthfit.errors import InputError
 from depthfit.pseudo.config import GateConfig, PolicyConfig, PseudoConfig, fingerprint
 from depthfit.pseudo.cost import Costs, ModelConfig, gpu_seconds, manifest_cost, rates, simulate
-from depthfit.pseudo.fitting import OUT_OF_MEMORY, HalvingFitter
+from depthfit.pseudo.fitting import OUT_OF_MEMORY, DeviceError, HalvingFitter, is_out_of_memory
 from depthfit.pseudo.gate import LIMITS, decide, doubts
 from depthfit.pseudo.layout import Layout, read_plan, write_plan
 from depthfit.pseudo.manifest import Manifest, lock
@@ -77,6 +77,21 @@ def test_one_image_alone_can_be_too_big_or_wrong() -> None:
     assert result[3] == OUT_OF_MEMORY
     assert result[5] == "fit_error: ValueError: no such thing"
     assert [r for n, r in enumerate(result) if n not in (3, 5)] == [0, 1, 2, 4, 6, 7]
+
+
+@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="this torch does not name such errors")
+def test_a_device_that_has_failed_fails_nobody() -> None:
+    """Every fit after it raises as well: a bad GPU would eat chunk after chunk."""
+    asked: list[int] = []
+
+    def fit(batch: list[int]) -> list[int]:
+        asked.append(len(batch))
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCompile with ...")
+
+    with pytest.raises(DeviceError, match=r"illegal memory access was encountered$"):
+        HalvingFitter(fit)(list(range(8)))
+    assert asked == [8], "smaller batches are not tried"
+    assert is_out_of_memory(torch.AcceleratorError("CUDA error: out of memory")), "this one passes"
 
 
 def _entry(unit: str) -> dict[str, Any]:
