@@ -29,11 +29,15 @@ def card(summary: dict[str, Any], provenance: dict[str, Any]) -> str:
         "| outcome | people | share | what the label is |",
         "|---|---|---|---|",
     ]
+    # A file that is made anew holds refined people only.
+    anew = provenance["target_kind"] != provenance["source_kind"]
+    stays = not anew and settings["policy"]["failed"] == "original"
+    own = "the source's own stays where it and the image can be read" if stays else "left out"
     meaning = {
         "refined": "the fit's, which passed the gate",
-        "original": "the source's own",
+        "original": "none: only the source has it" if anew else "the source's own",
         "dropped": "none: left out",
-        "failed": f"none could be made; policy: {settings['policy']['failed']}",
+        "failed": f"none could be made: {own}",
     }
     for name in OUTCOMES:
         count = summary["outcomes"][name]

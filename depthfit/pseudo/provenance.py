@@ -26,7 +26,7 @@ from depthfit.tokens.load import OPEN_FILE
 FILE = "provenance.json"
 
 
-def provenance(source: str, kind: str, config: PseudoConfig) -> dict[str, Any]:
+def provenance(source: str, kind: str, target: str, config: PseudoConfig) -> dict[str, Any]:
     """What every shard carries. It depends on nothing that changes between runs of the same settings."""
     settings = dataclasses.asdict(config)
     for name in NOT_RESULTS:
@@ -39,6 +39,7 @@ def provenance(source: str, kind: str, config: PseudoConfig) -> dict[str, Any]:
         "python": platform.python_version(),
         "source": Path(source).name,
         "source_kind": kind,
+        "target_kind": target,
         "settings": settings,
         "fingerprint": fingerprint(config),
         "model_files": {name: checksum(path) for name, path in model_files(config).items()},

@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import re
+import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ class _Run:
         self.job, self.source, self.console = job, source, console
         self.layout = job.layout
         self.manifest = Manifest(self.layout)
-        self.provenance = provenance(source, job.source.kind, job.config)
+        self.provenance = provenance(source, job.source.kind, target_kind(job.source, job.config), job.config)
         self.left: dict[str, int] = {}
         self.people = self.errors = 0
         self.spoilt: list[ChunkRef] = []
@@ -172,14 +173,21 @@ class _Run:
         if saved.is_file():
             before = json.loads(saved.read_text())
             for name in ("fingerprint", "source", SOURCE_PATH, "model_files", "depthfit"):
-                if before.get(name) != now[name]:
-                    raise InputError(
-                        saved, name, "the folder holds labels of others", "Give another output folder."
-                    )
+                if before.get(name) == now[name]:
+                    continue
+                if self._has_results():
+                    fix = "Give another output folder, or the settings in its config.yaml."
+                    raise InputError(saved, name, "the folder holds labels of others", fix)
+                # A run that stopped at a mistake in its settings: its plans are of no use to this one.
+                shutil.rmtree(self.layout.root / "plan", ignore_errors=True)
         with atomic_path(saved) as temporary:
             temporary.write_text(json.dumps(now, indent=2, sort_keys=True) + "\n")
         with atomic_path(self.layout.root / CONFIG) as temporary:
             temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(self.job.config)))
+
+    def _has_results(self) -> bool:
+        parts = (self.layout.root / "parts").glob("*/[!.]*.npz")
+        return bool(self.manifest.entries) or next(parts, None) is not None
 
     def _clean(self) -> None:
         """Remove what killed processes left half written."""

@@ -80,4 +80,9 @@ def _read(scene: Scene, ref: ItemRef) -> Item:
 
 @lru_cache(maxsize=1)
 def _scene(path: str, keypoint_format: str | None) -> Scene:
-    return read_scene(Path(path), keypoint_format)
+    try:
+        return read_scene(Path(path), keypoint_format)
+    except InputError as error:
+        # The setting has another name here than in a fit.
+        name, fix = (text.replace("keypoints.format", "keypoint_format") for text in (error.field, error.fix))
+        raise InputError(error.source, name, error.found, fix) from error

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from depthfit.evidence.keypoints import KeypointPerson
-from depthfit.pseudo.labels import NUM_BETAS, NUM_POSE, to_44
+from depthfit.joints import KEYPOINTS
+from depthfit.pseudo.labels import NUM_BETAS, NUM_POINTS, NUM_POSE, to_44
 from depthfit.pseudo.npz_columns import column_names, encode, raw_column, read_column, write_columns
 from depthfit.pseudo.records import REFINED
 from depthfit.pseudo.source_npz import read_columns
@@ -104,7 +105,7 @@ def write_new(target: Path, rows: Iterable[Row], provenance: dict[str, Any]) -> 
         provenance: Of the run.
     """
     people = [row for row in rows if row["outcome"] == REFINED]
-    points = np.array([row["detected"] for row in people], np.float32).reshape(len(people), -1, 3)
+    points = np.array([row["detected"] for row in people], np.float32).reshape(len(people), len(KEYPOINTS), 3)
     boxes = [_box(p) for p in points]
     K = np.zeros((len(people), 3, 3), np.float32)
     for n, row in enumerate(people):
@@ -123,7 +124,7 @@ def write_new(target: Path, rows: Iterable[Row], provenance: dict[str, Any]) -> 
         "shape": stack("betas", NUM_BETAS),
         "trans_cam": stack("smpl_transl", 3),
         "cam_int": K,
-        "gtkps": np.array(joints, np.float32).reshape(len(people), -1, 3),
+        "gtkps": np.array(joints, np.float32).reshape(len(people), NUM_POINTS, 3),
         "gender": np.array(["neutral"] * len(people), dtype=np.str_),
         PROVENANCE: np.array(json.dumps(provenance, sort_keys=True)),
     }

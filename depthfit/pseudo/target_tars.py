@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from depthfit.errors import InputError
 from depthfit.pseudo import pickles
 from depthfit.pseudo.labels import refined_entry
 from depthfit.pseudo.records import REFINED, ItemRef, UnitPlan
@@ -28,6 +29,9 @@ def write_shard(plan: UnitPlan, rows: Sequence[Rows], target: Path, provenance: 
         rows: Of each item's people.
         target: File to write.
         provenance: Of the run.
+
+    Raises:
+        InputError: The source is not what was planned.
     """
     source = Path(plan.unit.path)
     changed = [_is_changed(people) for people in rows]
@@ -36,6 +40,10 @@ def write_shard(plan: UnitPlan, rows: Sequence[Rows], target: Path, provenance: 
         return False
     owners = {m.start: n for n, item in enumerate(plan.items) for m in members_of(item).values()}
     members, _ = scan(source)
+    gone = owners.keys() - {member.start for member in members}
+    if gone:
+        fix = "Put it back, or give another output folder."
+        raise InputError(source, f"byte {min(gone)}", "changed since it was planned", fix)
     with source.open("rb") as file, target.open("wb") as out:
         if any(row["written"] for people in rows for row in people):
             # Not where nobody is left: an archive of nothing but such a header is none for Python's reader.

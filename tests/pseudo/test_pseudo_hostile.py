@@ -17,7 +17,9 @@ import pytest
 from scipy import sparse
 
 from depthfit.errors import DepthfitError, InputError
+from depthfit.pseudo import target_tars
 from depthfit.pseudo.check import check
+from depthfit.pseudo.layout import read_plan
 from depthfit.pseudo.part import read_index
 from depthfit.pseudo.records import Chunk, ChunkRef, Unit
 from depthfit.pseudo.runner import plan_unit
@@ -156,9 +158,12 @@ def test_a_source_that_changed_is_not_read_by_its_old_plan(tars: Path, tmp_path:
     path = write_tar(tmp_path / "a.tar", members)
     unit = Unit("a", str(path))
     assert plan_unit(job, unit) == plan_unit(job, unit)
+    plan = read_plan(job.layout.plan("a"))
     write_tar(path, members[4:])
     with pytest.raises(InputError, match="changed since the run began"):
         plan_unit(job, unit)
+    with pytest.raises(InputError, match="changed since it was planned"):
+        target_tars.write_shard(plan, [[{"outcome": "refined", "written": True}]] * 3, tmp_path / "b", {})
 
 
 def test_another_source_of_the_same_name_is_refused(tars: Path, tmp_path: Path) -> None:
@@ -187,6 +192,20 @@ def test_where_most_fits_raise_nothing_is_counted_as_done(
     summary = refine(tmp_path / "in", tmp_path / "out")
     assert summary["outcomes"] == {"refined": 24, "original": 0, "dropped": 0, "failed": 0}
     assert check(str(tmp_path / "out"), str(tmp_path / "in")) == []
+
+
+def test_a_mistake_in_the_settings_can_be_mended(scene: Path, tmp_path: Path) -> None:
+    """Nothing has been made yet, so that nothing can be mixed."""
+    with pytest.raises(InputError, match="Set keypoint_format to"):
+        refine(scene, tmp_path / "out")
+    summary = refine(scene, tmp_path / "out", "keypoint_format=coco17", "gate.min_keypoints=99")
+    assert summary["outcomes"]["original"] == summary["people"] == 12
+    with np.load(tmp_path / "out" / "labels.npz") as data:
+        assert data["gtkps"].shape == (0, 44, 3)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| original | 12 | 100.0% | none: only the source has it |" in card
+    with pytest.raises(InputError, match="labels of others"):
+        refine(scene, tmp_path / "out", "keypoint_format=coco17")
 
 
 def test_a_finished_run_that_grows_is_not_finished_meanwhile(tars: Path, tmp_path: Path) -> None:
