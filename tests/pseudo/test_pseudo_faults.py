@@ -221,7 +221,8 @@ class TestRay:
         assert summary["outcomes"]["failed"] == 0, "the chunk that died with it was done again"
 
     def test_a_process_whose_device_failed_is_replaced(self, tmp_path: Path) -> None:
-        code = "import sys; from tests.pseudo import test_pseudo_faults as t; t.work_on_a_bad_device(sys.argv[1])"
+        work = "from tests.pseudo.test_pseudo_faults import work_on_a_bad_device as work"
+        code = f"import sys; {work}; work(sys.argv[1])"
         command = [sys.executable, "-c", code, str(tmp_path / "failed")]
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
