@@ -45,6 +45,9 @@ JPEG_QUALITY = 80
 CROP_MARGIN, CROP_LEAST = 0.5, 64
 """A picture shows this much around a person, in the person's longer sides, and at least so many px."""
 LABEL, FRAME = 'font-size="11" fill="#777"', 'style="border:1px solid #ccc"'
+CURVE_POINTS = 200
+"""Of the memory's curve, for each process."""
+Point = tuple[float, int, int]
 MEMORY_SHARDS = 200
 """Shards whose rows are looked through for people to show; spread over all."""
 
@@ -176,7 +179,7 @@ def _stages(summary: dict[str, Any]) -> str:
 
 def _memory(receipts: Sequence[Receipt]) -> str:
     """Peak memory against people, a line a process, as SVG."""
-    series = memory_series(receipts)
+    series = {process: _thinned(points) for process, points in memory_series(receipts).items()}
     if not series:
         return "<p>Nothing was fitted.</p>"
     people = max(1, *(points[-1][1] for points in series.values()))
@@ -191,6 +194,12 @@ def _memory(receipts: Sequence[Receipt]) -> str:
     svg = f'<svg viewBox="0 0 600 200" width="600" {FRAME}>{marks}{"".join(lines)}</svg>'
     caption = "Peak memory over people done, a line a process: flat where nothing is kept."
     return f"{svg}<p>{caption}</p><script type=application/json>{json.dumps(series)}</script>"
+
+
+def _thinned(points: Sequence[Point]) -> list[Point]:
+    """A curve of at most so many points, the last one among them: a big run has a million chunks."""
+    step = -(-len(points) // CURVE_POINTS)
+    return [*points[:-1:step], points[-1]]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
