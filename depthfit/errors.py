@@ -24,6 +24,10 @@ class InputError(DepthfitError):
         self.source, self.field, self.found, self.fix = str(source), field, found, fix
         super().__init__(f"{source}: {field}: {found}. {fix}")
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:
+        # An exception is pickled by its message alone, which is not what it is made from.
+        return InputError, (self.source, self.field, self.found, self.fix)
+
 
 def check_choice(source: str | Path, field: str, value: str, known: Collection[str]) -> None:
     """Refuse a setting that is none of those known.

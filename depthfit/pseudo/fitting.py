@@ -55,9 +55,7 @@ class HalvingFitter(Generic[Image, Result]):
         # Whatever one image makes a fit raise, the others must finish; it is logged and ends as a reason.
         except Exception as error:
             memory = is_out_of_memory(error)
-            if not memory and isinstance(error, _device_errors()):
-                # All that follows in this process would fail as well.
-                raise DeviceError(f"the device failed: {str(error).splitlines()[0]}") from error
+            check_device(error)
             if not memory:
                 _log.warning("a batch of %d images failed: %s", len(images), error, exc_info=True)
             if len(images) == 1:
@@ -70,6 +68,17 @@ class HalvingFitter(Generic[Image, Result]):
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         return self(images[:half]) + self(images[half:])
+
+
+def check_device(error: Exception) -> None:
+    """Pass on an error after which all that follows in this process would fail as well.
+
+    Raises:
+        DeviceError: It is one.
+    """
+    if isinstance(error, _device_errors()) and not is_out_of_memory(error):
+        fix = "What is finished is kept: run the same command again."
+        raise DeviceError(f"the device failed: {str(error).splitlines()[0]}. {fix}") from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -27,7 +27,7 @@ from depthfit.fit.fitter import Fitter
 from depthfit.fit.inputs import ImageInput
 from depthfit.fit.result import PersonFit
 from depthfit.pseudo.config import PseudoConfig
-from depthfit.pseudo.fitting import HalvingFitter
+from depthfit.pseudo.fitting import HalvingFitter, check_device
 from depthfit.pseudo.gate import decide
 from depthfit.pseudo.layout import Layout, cached_plan
 from depthfit.pseudo.outcome import failed_row, fitted_row, is_finite
@@ -134,6 +134,7 @@ class FitStage:
             return starts(item, self.context, self.table, self.config.init)
         # As in a fit: whatever one image makes it raise, the others must finish.
         except Exception as error:
+            check_device(error)
             _log.warning("%s: no start: %s", item.key, error, exc_info=True)
             return [f"start_error: {type(error).__name__}: {error}"] * len(item.subjects)
 

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 
 from depthfit.errors import DepthfitError, InputError
-from depthfit.pseudo import target_tars
+from depthfit.pseudo import stages, target_tars
 from depthfit.pseudo.check import check
+from depthfit.pseudo.fitting import DeviceError
 from depthfit.pseudo.layout import read_plan
 from depthfit.pseudo.part import read_index
 from depthfit.pseudo.records import Chunk, ChunkRef, Unit
@@ -150,6 +152,19 @@ def test_a_source_that_goes_away_stops_the_run_and_fails_nobody(tars: Path, tmp_
     assert not job.layout.part(chunk.ref).exists()
     away.rename(second.path)
     assert refine(tmp_path / "in", tmp_path / "out")["outcomes"]["failed"] == 0
+
+
+@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="this torch does not name such errors")
+def test_a_start_on_a_failed_device_fails_nobody(
+    tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(stages, "starts", broken)
+    with pytest.raises(DeviceError, match="unspecified launch failure"):
+        refine(tars, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.npz"))
 
 
 def test_a_source_that_changed_is_not_read_by_its_old_plan(tars: Path, tmp_path: Path) -> None:
