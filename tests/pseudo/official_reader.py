@@ -1,4 +1,4 @@
-"""What the training loaders of 4D-Humans and TokenHMR take from a tar, in our own words.
+"""What the training loaders of 4D-Humans and TokenHMR take from a tar, and CameraHMR's from a label file.
 
 Samples are what webdataset makes of a stream: neighbours that share a key. Fields are used in the ways, and
 filters stand in the order, of those loaders, with the thresholds of their released training configuration.
@@ -107,3 +107,21 @@ def _network_input(record: Sample) -> Sample:
         "has_betas": data["has_betas"].copy(),
         "crop": record["image"][:, :, 0] * record["mask"],
     }
+
+
+def label_file_people(path: Path) -> Iterator[Sample]:
+    """What CameraHMR's training takes of each row; the translation is its visualiser's."""
+    with np.load(path, allow_pickle=True) as file:
+        data = {name: file[name] for name in file.files}
+    transl = data.get("trans_cam", 0) + (data["cam_ext"][:, :3, 3] if "cam_ext" in data else 0)
+    for n, name in enumerate(data["imgname"]):
+        yield {
+            "imgname": str(name),
+            "center": data["center"][n],
+            "box": data["scale"][n] * 200,
+            "pose": data["pose_cam" if "pose_cam" in data else "pose"][n].reshape(-1)[:72].reshape(24, 3),
+            "betas": data["shape"][n][:10],
+            "cam_int": data["cam_int"][n],
+            "keypoints_2d": data["gtkps"][n][:44],
+            "transl": transl[n],
+        }

@@ -12,17 +12,20 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
+from scipy.spatial.transform import Rotation
 
 from depthfit.body.load import load_body
 from depthfit.errors import InputError
 from depthfit.evidence.keypoints import KeypointPerson
 from depthfit.evidence.scene import read_scene
-from depthfit.joints import COCO17, KEYPOINTS
+from depthfit.joints import BODY25, COCO17, KEYPOINTS
 from depthfit.pseudo.labels import to_44
 from depthfit.pseudo.npz_columns import read_column
 from depthfit.pseudo.part import read_index
 from depthfit.pseudo.source_coco import CocoSource
 from tests.pseudo.conftest import refine
+from tests.pseudo.official_reader import label_file_people
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +136,6 @@ def label_file(scene: Path, path: Path, **more: np.ndarray) -> dict[str, np.ndar
         near = min(found[Path(name).stem], key=lambda p: np.median(np.abs(p.xy - xy)[p.found]))
         points.append(to_44(near))
     body = load_body()
-    import torch
-
     rest = torch.einsum("cb,nb->nc", body.joint_shapedirs[0], torch.from_numpy(table["betas"][keep]).float())
     pelvis = (rest + body.joint_template[0]).numpy()
     extrinsics = np.tile(np.eye(4), (count, 1, 1))
@@ -154,6 +155,24 @@ def label_file(scene: Path, path: Path, **more: np.ndarray) -> dict[str, np.ndar
     }
     np.savez(path, **columns)
     return columns
+
+
+def projection_errors(path: Path) -> list[float]:
+    """Median distance of each body's projection to its 2D keypoints, in the person's sizes: by smplx's rule
+    for the translation, and by the file's own camera."""
+    body, errors = load_body(), []
+    for person in label_file_people(path):
+        turns = Rotation.from_rotvec(person["pose"]).as_matrix().astype(np.float32)
+        betas = torch.from_numpy(person["betas"]).float()[None]
+        skeleton, vertices = body.forward(*(torch.from_numpy(t)[None] for t in (turns[0], turns[1:])), betas)
+        placed = body.keypoints(skeleton, vertices)[0] + skeleton.rest[0, 0]
+        points = (placed.numpy() + person["transl"]) @ person["cam_int"].T
+        points = (points[:, :2] / points[:, 2:])[[KEYPOINTS.index(name) for name in BODY25]]
+        given = person["keypoints_2d"][:25]
+        seen = given[:, 2] > 0
+        distance = np.linalg.norm(points - given[:, :2], axis=1)[seen]
+        errors.append(float(np.median(distance) / np.ptp(given[seen, :2], axis=0).max()))
+    return errors
 
 
 def test_a_label_file_keeps_its_layout(scene: Path, images: Path, tmp_path: Path) -> None:
@@ -176,6 +195,9 @@ def test_a_label_file_keeps_its_layout(scene: Path, images: Path, tmp_path: Path
     distance = (after["trans_cam"] + after["cam_ext"][:, :3, 3])[:, 2] / after["cam_int"][:, 0, 0]
     wanted = (before["trans_cam"] + before["cam_ext"][:, :3, 3])[:, 2] / before["cam_int"][:, 0, 0]
     np.testing.assert_allclose(distance, wanted, rtol=0.1)
+    errors = projection_errors(tmp_path / "out" / "labels.npz")
+    assert len(errors) == 6
+    assert np.median(errors) < 0.05
 
 
 def test_members_that_do_not_change_are_copied_as_they_are(scene: Path, images: Path, tmp_path: Path) -> None:
@@ -213,6 +235,7 @@ def test_a_scene_becomes_a_label_file(scene: Path, tmp_path: Path) -> None:
         assert data["pose_cam"].shape[1:] == (72,)
         assert data["gtkps"].shape[1:] == (44, 3)
         depth = data["trans_cam"][:, 2]
+    assert np.median(projection_errors(tmp_path / "out" / "labels.npz")) < 0.08, "the fit is coarse"
     with np.load(scene / "ground_truth.npz") as truth:
         assert np.median(depth) == pytest.approx(np.median(truth["transl"][:, 2]), rel=0.5)
 
