@@ -113,8 +113,9 @@ def _under_kills(config: PseudoBenchConfig, tars: Path, out: Path) -> list[str]:
     rng = random.Random(config.seed)
     kinds = ["worker"] * config.worker_kills + ["driver"] * config.driver_kills
     rng.shuffle(kinds)
-    # About two people of three images: chunks are known only once the run has planned.
-    expected = max(round(1.5 * config.images / config.chunk), len(kinds) + 1)
+    # Chunks are known only once the run has planned: a fifth fewer than 1.5 people an image make, as images
+    # are not cut.
+    expected = max(round(1.2 * config.images / config.chunk), len(kinds) + 1)
     moments = sorted(rng.sample(range(1, expected), len(kinds)))
     killed, starts, began = [], 0, time.perf_counter()
     while True:
@@ -135,6 +136,8 @@ def _under_kills(config: PseudoBenchConfig, tars: Path, out: Path) -> list[str]:
         if process.returncode == 0:
             break
     seconds = time.perf_counter() - began
+    if kinds:
+        raise DepthfitError(f"{out}: it was over before {', '.join(kinds)} could be killed; add images")
     problems = check(str(out), str(tars))
     if problems:
         raise DepthfitError(f"{out}: {problems[0]} (and {len(problems) - 1} more)")
