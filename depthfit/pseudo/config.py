@@ -24,9 +24,9 @@ POLICIES = ("original", "drop")
 class GateConfig:
     """When a refined label is believed. A limit of ``null`` is not asked.
 
-    The limits were chosen on 96 synthetic people (``depthfit bench gate seeds=[100,101]``) so that 70 % are
-    kept. Without a depth map and a known camera the focal is less sure than ``max_focal_sd``: labels that
-    only 2D keypoints speak for are then not believed.
+    The limits were chosen on 96 synthetic people (``depthfit bench gate images=48 seeds=[100,101]``) so that
+    80 % are kept. Without a depth map and a known camera the focal is less sure than ``max_focal_sd``: labels
+    that only 2D keypoints speak for are then not believed.
 
     Attributes:
         use: Gate at all; without, every accepted fit is kept.
@@ -45,7 +45,7 @@ class GateConfig:
     max_depth_residual: float | None = 4.0
     max_joint_sd: float | None = 50.0
     max_focal_sd: float | None = 17.5
-    max_prior: float | None = 0.83
+    max_prior: float | None = 1.0
     max_beta: float | None = 3.0
     min_keypoints: int = 6
     min_inside: float = 50.0

@@ -178,7 +178,7 @@ def test_plans_survive_the_disk_and_cut_no_image(tmp_path: Path) -> None:
 def test_the_fingerprint_is_of_what_labels_depend_on() -> None:
     base = fingerprint(PseudoConfig())
     assert fingerprint(PseudoConfig(engine="ray", workers=9, device="cuda")) == base
-    assert fingerprint(PseudoConfig(gate=GateConfig(max_prior=1.0))) != base
+    assert fingerprint(PseudoConfig(gate=GateConfig(max_prior=1.5))) != base
 
 
 def test_simulation_of_hand_worked_pipelines() -> None:
