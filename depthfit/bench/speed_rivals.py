@@ -21,7 +21,6 @@ from torch import Tensor
 from depthfit.fit.space import RotationSpace
 from depthfit.fit.stages import flat_chart
 from depthfit.fit.system import BodyFit
-from depthfit.joints import NUM_BODY_JOINTS
 from depthfit.residuals import Rows
 from depthfit.solver import ArrowSystem, GemanMcClure, LevenbergMarquardtConfig, minimize
 from depthfit.solver.schur import scatter_sum
@@ -146,8 +145,8 @@ class ForwardModeFit(BodyFit):
             columns.append(torch.cat([jacobian, residual[..., None]], -1))
         every = torch.cat(columns, 1)
         gram = every.mT @ every
-        for prior in self.pose_priors:  # reweighted by themselves: they have no residual to differentiate
-            gradient, hessian = prior.normal(state.people.pose[:, :NUM_BODY_JOINTS])
+        # Reweighted by themselves, these priors have no residual to differentiate.
+        for gradient, hessian in self.pose_prior_normal(state.people):
             basis, pose = self.chart.basis, self.layout.pose
             gram[:, pose, pose] += basis.mT @ hessian @ basis
             gram[:, pose, -1] += (basis.mT @ gradient[..., None])[..., 0]

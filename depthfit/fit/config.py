@@ -20,11 +20,12 @@ class PoseConfig:
         floor: Share of the codebook's variance that every token direction keeps.
         root_sigma_rad: Spread of the predicted root orientation.
         population: A prior beside the prediction's: ``none``, ``gaussian`` or ``mixture`` (8 components),
-            both of motion capture.
+            both of motion capture; ``auto`` is ``gaussian`` for people whom a regressor predicted, and
+            ``none`` for those of ``init=keypoints``, whom it would rule.
         population_play_rad: Added in quadrature to every direction's spread: play that the skeletons of
             motion capture, hinges for knees among them, do not have.
-        population_freedom: Degrees of freedom of Student's t: the fewer, the less a pose unlike motion
-            capture's is held to it. ``None``: normal.
+        population_robust_sigmas: Geman-McClure scale of the whole pose's distance in that prior (that of 63
+            numbers at one sigma is 8): a pose unlike motion capture's is left alone. ``None``: not robust.
         limit_sigma_rad: How far joints may go beyond their ranges of motion, or ``None``: without limits.
     """
 
@@ -35,9 +36,9 @@ class PoseConfig:
     flat_gain: float = 12.0
     floor: float = 0.1
     root_sigma_rad: float = 0.06
-    population: str = "gaussian"
-    population_play_rad: float = 0.08
-    population_freedom: float | None = 20.0
+    population: str = "auto"
+    population_play_rad: float = 0.1
+    population_robust_sigmas: float | None = 20.0
     limit_sigma_rad: float | None = None
 
 

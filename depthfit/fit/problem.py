@@ -34,7 +34,7 @@ from depthfit.tokens.vqvae import Tokenizer
 
 BOX_MARGIN = 1.3
 """Side of a person's window over the side of their evidence's box."""
-POPULATIONS = {"none": 0, "gaussian": 1, "mixture": 8}
+POPULATIONS = {"auto": 1, "none": 0, "gaussian": 1, "mixture": 8}
 """Gaussians in each population prior."""
 DISTAL = ("knee", "ankle", "elbow", "wrist", "foot")
 
@@ -188,7 +188,7 @@ def pose_priors(config: FitConfig, like: Tensor) -> tuple[PosePrior, ...]:
     components = POPULATIONS[wanted.population]
     if components:
         mixture = load_pose_mixture(components)
-        prior = MixturePrior.of(mixture, wanted.population_play_rad, wanted.population_freedom)
+        prior = MixturePrior.of(mixture, wanted.population_play_rad, wanted.population_robust_sigmas)
         found.append(prior.to(like.device, like.dtype))
     if wanted.limit_sigma_rad is not None:
         found.append(LimitPrior.of(wanted.limit_sigma_rad).to(like.device, like.dtype))
@@ -309,7 +309,13 @@ def _person_prior(
         field_sigma=field_spectrum(config).to(predicted).expand(n, -1),
         height_row=row,
         height_target=target,
+        population=torch.tensor([_counts_population(p, config) for p in people]).to(ones),
     )
+
+
+def _counts_population(person: PersonInput, config: FitConfig) -> bool:
+    # Who comes with an error of their own was predicted from the evidence that the fit sees again.
+    return config.pose.population != "auto" or person.pose_sigma is None
 
 
 def step_layout(body: Body, config: FitConfig) -> StepLayout:

@@ -26,7 +26,7 @@ from depthfit.residuals import (
     keypoint_rows,
 )
 from depthfit.residuals.depth import RayHit, intersect
-from depthfit.residuals.pose_priors import PosePrior
+from depthfit.residuals.pose_priors import MixturePrior, PosePrior
 from depthfit.residuals.prior import ImagePrior, PersonPrior
 from depthfit.residuals.rows import PersonBlock, normal_block
 from depthfit.solver import ArrowSystem, GemanMcClure
@@ -135,8 +135,24 @@ class BodyFit:
 
     def _populations(self, people: PersonState) -> Tensor:
         """(N,) cost of the pose priors beside that of the space."""
-        costs = [prior.cost(people.pose[:, :NUM_BODY_JOINTS]) for prior in self.pose_priors]
+        costs = [
+            prior.cost(people.pose[:, :NUM_BODY_JOINTS]) * self._prior_weight(prior)
+            for prior in self.pose_priors
+        ]
         return torch.stack(costs).sum(0) if costs else torch.zeros_like(people.log_distance)
+
+    def pose_prior_normal(self, people: PersonState) -> list[tuple[Tensor, Tensor]]:
+        """Gradient (N, 63) and Hessian (N, 63, 63) of each of these priors in turns of the joints."""
+        found = []
+        for prior in self.pose_priors:
+            gradient, hessian = prior.normal(people.pose[:, :NUM_BODY_JOINTS])
+            weight = self._prior_weight(prior)
+            found.append((weight[:, None] * gradient, weight[:, None, None] * hessian))
+        return found
+
+    def _prior_weight(self, prior: PosePrior) -> Tensor:
+        weight = self.person_prior.population
+        return weight if isinstance(prior, MixturePrior) else torch.ones_like(weight)
 
     def _unmatched(self) -> Tensor:
         """(N,) cost of outline and mask that no pair stands for: what a hopeless pair would cost.
@@ -172,8 +188,7 @@ class BodyFit:
             at_depth, at_rim = self._surface_points(people, skeleton, hit)
             block = block + self._block("depth", depth, at_depth, skeleton, people)
             block = block + self._block("contour", contour, at_rim, skeleton, people)
-        for prior in self.pose_priors:
-            gradient, hessian = prior.normal(people.pose[:, :NUM_BODY_JOINTS])
+        for gradient, hessian in self.pose_prior_normal(people):
             block.block[:, self.layout.pose, self.layout.pose].add_(hessian)
             block.block_gradient[:, self.layout.pose].add_(gradient)
         return self._freeze(self._with_priors(block, state))

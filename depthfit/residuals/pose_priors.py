@@ -16,6 +16,7 @@ from depthfit import so3
 from depthfit.data.pose_mixture import SIZE, PoseMixture
 from depthfit.data.random_poses import joint_limits, twist_axes
 from depthfit.joints import NUM_BODY_JOINTS
+from depthfit.solver.robust import GemanMcClure, Kernel, Quadratic
 from depthfit.struct import TensorStruct
 
 
@@ -33,35 +34,41 @@ class PosePrior(Protocol):
 
 @dataclass(frozen=True)
 class MixturePrior(TensorStruct):
-    """The likeliest component of a mixture over rotation vectors x, normal or heavy-tailed.
+    """The likeliest component of a mixture over rotation vectors x, robust or not.
 
-    cost = min_k rho(|L_k^-1 (x - mean_k)|^2) + c_k, with c_k = log det L_k - log weight_k above its least:
-    the max-mixture of Olson & Agarwal (RSS 2012) that SMPLify (Bogo et al., ECCV 2016) takes, with
-    rho(q) = q / 2. A single component makes it a Gaussian. With n degrees of freedom the components are
-    Student's t (Lange, Little & Taylor, JASA 1989), rho(q) = (n + 63) / 2 log(1 + q / n): a pose unlike the
-    population's is hardly held to it.
+    cost = min_k rho(|L_k^-1 (x - mean_k)|^2) / 2 + c_k, with c_k = log det L_k - log weight_k above its
+    least: the max-mixture of Olson & Agarwal (RSS 2012) that SMPLify (Bogo et al., ECCV 2016) takes, with
+    rho(q) = q. A single component makes it a Gaussian. With a bounded kernel a pose unlike the
+    population's is not held to it.
 
     Attributes:
         mean: (K, 63) rad.
         whiten: (K, 63, 63) inverse L^-1 of the covariances' lower factors, 1 / rad.
         offset: (K,) c_k >= 0.
-        freedom: n, or ``None``: normal components.
+        kernel: rho.
     """
 
     mean: Tensor
     whiten: Tensor
     offset: Tensor
-    freedom: float | None
+    kernel: Kernel
 
     @classmethod
-    def of(cls, mixture: PoseMixture, play_rad: float = 0.0, freedom: float | None = None) -> MixturePrior:
-        """The prior of ``mixture``, every direction's spread with ``play_rad`` added in quadrature."""
+    def of(
+        cls, mixture: PoseMixture, play_rad: float = 0.0, robust_sigmas: float | None = None
+    ) -> MixturePrior:
+        """The prior of ``mixture``, every direction's spread with ``play_rad`` added in quadrature.
+
+        Args:
+            robust_sigmas: Geman-McClure scale of the 63 numbers' residual norm, or ``None``: not robust.
+        """
+        kernel = Quadratic() if robust_sigmas is None else GemanMcClure(robust_sigmas)
         scale = mixture.scale.double()
         play = play_rad**2 * torch.eye(SIZE, dtype=scale.dtype)
         factor = torch.linalg.cholesky(scale @ scale.mT + play)
         height = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) - mixture.log_weight
         whiten, like = torch.linalg.inv(factor), mixture.mean
-        return cls(like, whiten.to(like), (height - height.min()).to(like), freedom)
+        return cls(like, whiten.to(like), (height - height.min()).to(like), kernel)
 
     def cost(self, pose: Tensor) -> Tensor:
         return self._costs(self._residuals(pose)).min(-1).values
@@ -74,8 +81,7 @@ class MixturePrior(TensorStruct):
         turn = so3.right_jacobian_inverse(-vectors)
         slope = self.whiten[best].unflatten(-1, (NUM_BODY_JOINTS, 3))
         slope = torch.einsum("nrja,njab->nrjb", slope, turn).flatten(2)
-        # Iteratively reweighted least squares: 2 rho'(q), one for normal components.
-        weight = self._weight((residual**2).sum(-1))[:, None, None]
+        weight = self.kernel.weight((residual**2).sum(-1))[:, None, None]
         return (weight * slope.mT @ residual[..., None])[..., 0], weight * slope.mT @ slope
 
     def _residuals(self, pose: Tensor) -> Tensor:
@@ -84,15 +90,7 @@ class MixturePrior(TensorStruct):
         return torch.einsum("krs,nks->nkr", self.whiten, away)
 
     def _costs(self, residuals: Tensor) -> Tensor:
-        squares = (residuals**2).sum(-1)
-        if self.freedom is None:
-            return squares / 2 + self.offset
-        return (self.freedom + SIZE) / 2 * torch.log1p(squares / self.freedom) + self.offset
-
-    def _weight(self, squares: Tensor) -> Tensor:
-        if self.freedom is None:
-            return torch.ones_like(squares)
-        return (self.freedom + SIZE) / (self.freedom + squares)
+        return self.kernel.value((residuals**2).sum(-1)) / 2 + self.offset
 
 
 @dataclass(frozen=True)

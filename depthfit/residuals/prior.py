@@ -24,6 +24,7 @@ class PersonPrior(TensorStruct):
         field_sigma: (N, K) in log depth.
         height_row: (N, B) and ``height_target`` (N,): the row height_row . betas - height_target of a known
             height, in sigmas; zero where it is not known.
+        population: (N,) weight of the prior of other people's poses.
     """
 
     root: Tensor
@@ -35,6 +36,7 @@ class PersonPrior(TensorStruct):
     field_sigma: Tensor
     height_row: Tensor
     height_target: Tensor
+    population: Tensor
 
     def residual(self, people: PersonState) -> Tensor:
         """(N, 3 + B + C + K + 1) whitened."""

@@ -24,6 +24,7 @@ def exact_config(pose_sigma: float = 2.0, depth_sigma: float = 5e-3) -> FitConfi
     """Settings under which the evidence outweighs every prior, so that the truth is the minimum."""
     config = FitConfig()
     config.pose.space, config.pose.sigma_rad, config.pose.root_sigma_rad = "rotations", pose_sigma, 2.0
+    config.pose.population = "none"
     config.body.betas_sigma, config.body.clothes_cm, config.body.clothes_sigma_cm = 1.0, 0.0, 1e-3
     # The truth is a body of the model: no bone is longer than its shape says.
     config.body.garment_sigma_cm, config.body.bone_sigma = 1e-3, 0.0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from depthfit.body.load import load_body
@@ -91,6 +93,23 @@ def test_one_person_is_not_looked_for_in_the_depth_map() -> None:
     found = image_input(evidence, _predictions(evidence.people)[:1], _config("none"))
     assert found.labels is None
     assert found.people[0].label is None
+
+
+@pytest.mark.parametrize(("population", "weights"), [("auto", [1, 0]), ("gaussian", [1, 1])])
+def test_who_comes_with_an_error_of_their_own_is_not_held_to_motion_capture(
+    population: str, weights: list[int]
+) -> None:
+    evidence, _ = _evidence()
+    regressed, from_keypoints = _predictions(evidence.people)
+    from_keypoints = replace(from_keypoints, pose_sigma=0.3)
+    config = _config("none")
+    config.pose.population = population
+    found = image_input(evidence, [regressed, from_keypoints], config)
+    scheduler = Fitter(load_body("open"), None, config).scheduler([found])
+    state = scheduler.start()
+    costs = scheduler.full_problem(state).person_costs(state)["population"]
+    assert scheduler.batch.person_prior.population.tolist() == weights
+    assert (costs > 0).tolist() == [w > 0 for w in weights]
 
 
 def _near(points: np.ndarray, pixels: np.ndarray) -> int:

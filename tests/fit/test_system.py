@@ -121,6 +121,7 @@ def _problem(terms: str) -> BodyFit:
             field_sigma=torch.full((N, FIELD), 0.02, dtype=DOUBLE),
             height_row=_normal(N, NUM_BETAS, seed=17),
             height_target=_normal(N, seed=18),
+            population=_normal(N, seed=21).abs(),
         ),
         image_prior=ImagePrior(*(torch.full((2,), v, dtype=DOUBLE) for v in (6.8, 0.25, 0.12))),
         # Wide kernels: the Gauss-Newton gradient is exact for robust costs too, so this only avoids
