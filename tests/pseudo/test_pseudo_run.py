@@ -198,7 +198,7 @@ def test_provenance_is_in_every_changed_shard_and_index(damaged_run: Run) -> Non
         assets = Path(depthfit.__file__).parent / "assets"
         assert digest == hashlib.sha256((assets / name.partition(": ")[2]).read_bytes()).hexdigest()
     assert [name.partition(":")[0] for name in held["model_files"]] == ["body", "pose prior", "tokenizer"]
-    assert held["settings"]["fit"]["pose"]["population"] == "gaussian"
+    assert held["settings"]["fit"]["pose"]["population"] == "auto"
     assert held["evidence_allowed"] == ["keypoints", "depth", "contour (auto)"]
     assert held["evidence_used"] == {"keypoints+depth+mask": 6}
     assert other["evidence_used"] == {}, "nobody of that shard could be fitted"
