@@ -26,7 +26,7 @@ KNOWN_FOCAL_SIGMA = 0.01
 EDGE_BOX_MARGIN = 0.25
 """Depth edges are looked for this far outside the keypoints' box, in its longer sides: hands, feet, hair."""
 EDGE_INSIDE_PX = 2
-"""So far towards the nearer side lies the surface whose edge it is."""
+"""Px of the depth map, towards the nearer side: there lies the surface whose edge it is."""
 EDGE_DEPTH_RANGE = 0.35
 """An edge whose nearer side is farther than this (log depth) from the person's median is another thing's."""
 

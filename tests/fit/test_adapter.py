@@ -41,7 +41,7 @@ def _predictions(people: tuple[KeypointPerson, ...]) -> list[Prediction]:
 
 
 def _windows(evidence: ImageEvidence, config: FitConfig) -> list[np.ndarray]:
-    """For each person the share of each one's own pixels that count as theirs in the window."""
+    """For each person (3, cells): whether a cell of their window counts as theirs, its row and its column."""
     found = image_input(evidence, _predictions(evidence.people), config)
     window = Fitter(load_body("open"), None, config).scheduler([found]).batch.window
     shares = []
@@ -113,7 +113,7 @@ def test_who_comes_with_an_error_of_their_own_is_not_held_to_motion_capture(
 
 
 def _near(points: np.ndarray, pixels: np.ndarray) -> int:
-    """How many points lie on the rim of ``pixels``, from within, by three px at most."""
+    """How many points lie on ``pixels``; those beyond the image count at its border."""
     x, y = points.round().astype(int).T
     inner = pixels[y.clip(2, HEIGHT - 3), x.clip(2, WIDTH - 3)]
     return int(inner.sum())
