@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from depthfit.joints import NUM_BODY_JOINTS
 from depthfit.struct import TensorStruct, where
 
 LOG_FOCAL, LOG_SCALE, NUM_SHARED = 0, 1, 2
@@ -78,6 +79,17 @@ class StepLayout:
     num_betas: int
     num_clothes: int
     num_field: int
+    num_pose: int = 3 * NUM_BODY_JOINTS
+
+    @property
+    def rigid(self) -> StepLayout:
+        """The columns without those that bend or shape the body, and without the field."""
+        return StepLayout(0, self.num_clothes, 0, 0)
+
+    @property
+    def is_rigid(self) -> bool:
+        """Whether pose, shape and field have no columns."""
+        return not (self.num_pose or self.num_betas or self.num_field)
 
     @property
     def root(self) -> slice:
@@ -85,11 +97,11 @@ class StepLayout:
 
     @property
     def pose(self) -> slice:
-        return slice(3, 66)
+        return slice(3, 3 + self.num_pose)
 
     @property
     def betas(self) -> slice:
-        return slice(66, 66 + self.num_betas)
+        return slice(self.pose.stop, self.pose.stop + self.num_betas)
 
     @property
     def bearing(self) -> slice:

@@ -61,6 +61,8 @@ def scatter(rows: Tensor, new: T, old: T) -> T:
 
 
 def _where_rows(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    if new is old:
+        return old
     return torch.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 

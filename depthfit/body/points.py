@@ -51,7 +51,7 @@ class PosedPoints(TensorStruct):
 
     Attributes:
         position: (N, P, 3) m, the pelvis at the origin.
-        arm: (N, P, 3, 24) m, S_j - W_j p_j.
+        arm: (N, P, 3, J) m, S_j - W_j p_j of the first J joints: all 24, or the root alone.
         shape: (N, P, 3, B) m per unit of shape.
         blend: (N, P, 3, 69) m per rad: what pose blend shapes add for joints 1..23, or ``None``.
     """
@@ -62,11 +62,11 @@ class PosedPoints(TensorStruct):
     blend: Tensor | None
 
     def turn(self, gradient: Tensor, skeleton: Skeleton) -> Tensor:
-        """Rows of d(gradient . X) / d(omega of every joint): (N, P, R, 3) -> (N, P, R, 72)."""
+        """Rows of d(gradient . X) / d(omega of the J joints): (N, P, R, 3) -> (N, P, R, 3 J)."""
         ax, ay, az = self.arm[:, :, None].unbind(-2)
         gx, gy, gz = gradient[..., None].unbind(-2)
         cx, cy, cz = ay * gz - az * gy, az * gx - ax * gz, ax * gy - ay * gx
-        parent = parent_rotation(skeleton)[:, None, None]  # (N, 1, 1, 24, 3, 3)
+        parent = parent_rotation(skeleton)[:, None, None, : self.arm.shape[-1]]  # (N, 1, 1, J, 3, 3)
         axes = [cx * p[..., 0] + cy * p[..., 1] + cz * p[..., 2] for p in parent.unbind(-1)]
         rows = torch.stack(axes, -1).flatten(-2)
         if self.blend is not None:
@@ -206,6 +206,12 @@ def _shape_rows(body: Body, points: RestPoints, g: Tensor) -> Tensor:
         return joints + torch.einsum("njcd,pjdb->npcb", g, points.by_joint_shape)
     turn = torch.einsum("npvj,njcd->npvcd", points.vertex_weight, g)
     return joints + torch.einsum("npvcd,npvdb->npcb", turn, points.by_joint_shape)
+
+
+def rigid_points(position: Tensor, skeleton: Skeleton) -> PosedPoints:
+    """Points (N, P, 3) m, the pelvis at the origin, of a body that turns as a whole and does not bend."""
+    arm = position - skeleton.position[:, :1]
+    return PosedPoints(position, arm[..., None], position.new_zeros(*position.shape, 0), None)
 
 
 def joint_shape_rows(body: Body, g: Tensor, skinned: bool = False) -> Tensor:

@@ -47,6 +47,7 @@ class MeshTopology(TensorStruct):
         edge: (E, 2) vertices; edge_face: (E, 2) faces on either side (the same twice on a border).
         face_part: (F,) joint that moves the face most.
         around: (V, K) faces at each vertex, -1 where there are fewer.
+        face_cover: (F, C) and vertex_cover (V, C): share of each amplitude of the clothes on them.
         order: (V,) a fixed random order of vertices, and pixel_noise (S, S) Gumbel noise: they spread
             samples evenly, the same for every person, so that a fit does not depend on its batch.
     """
@@ -55,6 +56,8 @@ class MeshTopology(TensorStruct):
     edge_face: Tensor
     face_part: Tensor
     around: Tensor
+    face_cover: Tensor
+    vertex_cover: Tensor
     order: Tensor
     pixel_noise: Tensor
 
@@ -76,6 +79,8 @@ def mesh_topology(body: Body, grid: int, seed: int = 0) -> MeshTopology:
         edge_face=torch.stack([first, last], -1),
         face_part=weights[faces].sum(1).argmax(-1),
         around=_faces_around(faces, body.num_vertices),
+        face_cover=clothes_cover(weights[faces].mean(-2)),
+        vertex_cover=clothes_cover(weights),
         order=order,
         pixel_noise=-(-uniform.log()).log(),
     ).to(body.faces.device)
@@ -116,15 +121,16 @@ def associate(
     if not depth:
         samples = samples.replace(weight=torch.zeros_like(samples.weight))
     if not contour or not batch.outline.valid.shape[1]:
-        return Matches(samples, _no_pairs(body, batch), torch.zeros_like(focal))
+        return Matches(samples, _no_pairs(topology, batch), torch.zeros_like(focal))
     pairs = _match_contour(body, topology, batch, vertices, facing, focal, fragments, config)
     return Matches(samples, pairs, _uncovered(batch, fragments))
 
 
-def _no_pairs(body: Body, batch: Batch) -> ContourMatches:
+def _no_pairs(topology: MeshTopology, batch: Batch) -> ContourMatches:
     none = batch.outline.xy[:, :0]
-    cover = clothes_cover(body.weights[none[..., 0].long()])
-    return ContourMatches(none[..., 0].long(), none, none, none[..., 0], none[..., 0], none[..., 0], cover)
+    vertex = none[..., 0].long()
+    cover = topology.vertex_cover[vertex]
+    return ContourMatches(vertex, none, none, none[..., 0], none[..., 0], none[..., 0], cover)
 
 
 def _ops(like: Tensor) -> ModuleType:
@@ -196,7 +202,7 @@ def _sample_depth(
         sigma=sigma,
         weight=weight,
         basis=field_basis(cell / (side - 1), config),
-        cover=clothes_cover(body.weights[body.faces[face]].mean(-2)),
+        cover=topology.face_cover[face],
         focal_coupling=batch.focal_coupling,
     )
 
@@ -233,9 +239,8 @@ def _match_contour(
     # Of a mask every point has a place on the body; a depth edge may be another thing's.
     found = torch.cat([outline.valid, own_seen], 1) & outline.closed[:, None]
     wanted = torch.where(found, torch.ones_like(weight), weight)
-    return ContourMatches(
-        vertex, matched, normals, sigma, weight, wanted, clothes_cover(body.weights[vertex])
-    )
+    cover = topology.vertex_cover[vertex]
+    return ContourMatches(vertex, matched, normals, sigma, weight, wanted, cover)
 
 
 def _gate(batch: Batch, outline: Outline, closed: float) -> Tensor:

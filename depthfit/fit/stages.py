@@ -181,7 +181,8 @@ class Scheduler:
 
     def assemble(self, matches: Matches, chart: Chart, plan: Plan, robust: RobustScales) -> BodyFit:
         """The least-squares problem with given associations."""
-        config, layout, parts = self.config, self.layout, plan.parts
+        config, parts = self.config, plan.parts
+        layout = self.layout if plan.moves_pose else self.layout.rigid
         focal = parts.focal and not config.camera.freeze_focal
         scale = parts.scale and config.depth.use
         free, shared, all_free = _free_masks(layout, plan.free, focal, scale, self.batch.center.device)

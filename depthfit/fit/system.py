@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from typing import Any
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from depthfit import so3
 from depthfit.body.model import Body, Skeleton
-from depthfit.body.points import LandmarkTable, PosedPoints, VertexSubset, pose_points
+from depthfit.body.points import LandmarkTable, PosedPoints, VertexSubset, pose_points, rigid_points
+from depthfit.fit.evaluation import Evaluation, Recent, SurfaceRows
 from depthfit.fit.space import Chart, PoseSpace
 from depthfit.joints import NUM_BODY_JOINTS, NUM_JOINTS
 from depthfit.kernels import use_triton
@@ -25,7 +26,7 @@ from depthfit.residuals import (
     depth_rows,
     keypoint_rows,
 )
-from depthfit.residuals.depth import RayHit, intersect
+from depthfit.residuals.depth import intersect
 from depthfit.residuals.pose_priors import MixturePrior, PosePrior
 from depthfit.residuals.prior import ImagePrior, PersonPrior
 from depthfit.residuals.rows import PersonBlock, normal_block
@@ -71,7 +72,7 @@ class BodyFit:
         pose_priors: Priors on the pose beside that of the space.
         person_prior, image_prior: The rest of the prior.
         robust: Kernel scales.
-        layout: Columns of a step.
+        layout: Columns of a step; rigid where the pose does not move.
         free: (layout.size,) bool and ``free_shared`` (2,) bool: unknowns that may move.
         pose_moves: Whether the pose is among them; freezes: whether any may not move.
     """
@@ -93,6 +94,7 @@ class BodyFit:
     free_shared: Tensor
     pose_moves: bool
     freezes: bool
+    _recent: Recent = field(default_factory=Recent, init=False, repr=False)
 
     @property
     def num_images(self) -> int:
@@ -117,15 +119,17 @@ class BodyFit:
 
     def person_costs(self, state: FitState) -> dict[str, Tensor]:
         """Robust cost of each term, (N,) each."""
-        skeleton = self.skeleton(state.people)
-        keypoint = self._keypoint_rows(state, skeleton)
-        if self._fused:
-            depth, contour = self._fused_costs(state, skeleton)
+        found = self.at(state)
+        if isinstance(found.surface, SurfaceRows):
+            rows = found.surface
+            depth, contour = (
+                rows.depth.cost(self._kernel("depth")),
+                rows.contour.cost(self._kernel("contour")),
+            )
         else:
-            rows = self._surface_rows(state, skeleton)
-            depth, contour = rows[0].cost(self._kernel("depth")), rows[1].cost(self._kernel("contour"))
+            depth, contour = self._fused_costs(found.surface)
         return {
-            "keypoints": keypoint.cost(self._kernel("keypoints")),
+            "keypoints": found.keypoints.cost(self._kernel("keypoints")),
             "depth": depth,
             "contour": contour + self._unmatched(),
             "pose_prior": self.space.cost(state.people),
@@ -167,8 +171,8 @@ class BodyFit:
     def evidence(self, state: FitState) -> tuple[Rows, Rows, Rows]:
         """Rows of keypoints, depth and contour."""
         skeleton = self.skeleton(state.people)
-        depth, contour, _ = self._surface_rows(state, skeleton)
-        return self._keypoint_rows(state, skeleton), depth, contour
+        rows = self._surface_rows(state, skeleton)
+        return self._keypoint_rows(state, self._positions(state.people, skeleton)), rows.depth, rows.contour
 
     def depth_error(self, state: FitState) -> Tensor:
         """(N, P) log-depth residual of the samples, beyond the map's scale and its smooth error."""
@@ -177,20 +181,18 @@ class BodyFit:
 
     def linearize(self, state: FitState) -> ArrowSystem:
         """Gauss-Newton system in the chart's coordinates, frozen unknowns taken out."""
-        people = state.people
-        skeleton = self.skeleton(people)
-        keypoint = self._keypoint_rows(state, skeleton)
-        block = self._block("keypoints", keypoint, self._landmarks(people, skeleton), skeleton, people)
-        if self._fused:
-            block = block + self._fused_block(state, skeleton)
+        found = self.at(state)
+        block = self._block("keypoints", found.keypoints, self._landmarks(found, state.people), found, state)
+        if isinstance(found.surface, SurfaceRows):
+            at_depth, at_rim = self._surface_points(found, found.surface, state.people)
+            block = block + self._block("depth", found.surface.depth, at_depth, found, state)
+            block = block + self._block("contour", found.surface.contour, at_rim, found, state)
         else:
-            depth, contour, hit = self._surface_rows(state, skeleton)
-            at_depth, at_rim = self._surface_points(people, skeleton, hit)
-            block = block + self._block("depth", depth, at_depth, skeleton, people)
-            block = block + self._block("contour", contour, at_rim, skeleton, people)
-        for gradient, hessian in self.pose_prior_normal(people):
-            block.block[:, self.layout.pose, self.layout.pose].add_(hessian)
-            block.block_gradient[:, self.layout.pose].add_(gradient)
+            block = block + self._fused_block(found.surface)
+        if not self.layout.is_rigid:
+            for gradient, hessian in self.pose_prior_normal(state.people):
+                block.block[:, self.layout.pose, self.layout.pose].add_(hessian)
+                block.block_gradient[:, self.layout.pose].add_(gradient)
         return self._freeze(self._with_priors(block, state))
 
     def retract(self, state: FitState, block_step: Tensor, shared_step: Tensor, damping: Tensor) -> FitState:
@@ -199,12 +201,15 @@ class BodyFit:
         zoom = shared_step[:, LOG_FOCAL][self.group]
         moved = people.replace(
             root=so3.exp(block_step[:, layout.root]) @ people.root,
-            betas=people.betas + block_step[:, layout.betas],
             bearing=people.bearing * (-zoom).exp()[:, None] + block_step[:, layout.bearing],
             log_distance=people.log_distance + zoom + block_step[:, layout.distance],
             clothes=people.clothes + block_step[:, layout.clothes],
-            field=people.field + block_step[:, layout.field],
         )
+        if not layout.is_rigid:
+            moved = moved.replace(
+                betas=people.betas + block_step[:, layout.betas],
+                field=people.field + block_step[:, layout.field],
+            )
         if self.pose_moves:
             moved = self.space.move(self.chart, moved, block_step[:, layout.pose], damping[self.group])
         images = ImageState(
@@ -214,7 +219,19 @@ class BodyFit:
         return FitState(moved, images)
 
     def select(self, accepted: Tensor, new: FitState, old: FitState) -> FitState:
-        return new.select(accepted, old, self.group)
+        chosen = new.select(accepted, old, self.group)
+        self._recent.mix(chosen, new, old, accepted[self.group])
+        return chosen
+
+    def at(self, state: FitState) -> Evaluation:
+        """What cost and normal equations at ``state`` have in common."""
+        return self._recent.at(state, self._evaluate)
+
+    def _evaluate(self, state: FitState) -> Evaluation:
+        skeleton = self.skeleton(state.people)
+        landmarks = self._positions(state.people, skeleton)
+        surface = self._surface(state, skeleton) if self._fused else self._surface_rows(state, skeleton)
+        return Evaluation(skeleton, landmarks, self._keypoint_rows(state, landmarks), surface)
 
     def skeleton(self, people: PersonState) -> Skeleton:
         return self.body.skeleton(people.root, people.pose, people.betas)
@@ -222,43 +239,53 @@ class BodyFit:
     def _kernel(self, term: str) -> GemanMcClure:
         return GemanMcClure(getattr(self.robust, term))
 
-    def _landmarks(self, people: PersonState, skeleton: Skeleton) -> PosedPoints:
+    def _positions(self, people: PersonState, skeleton: Skeleton) -> Tensor:
+        """(N, 24 + K, 3) m, the pelvis at the origin."""
+        return self.table.positions(skeleton, people.pose, people.betas)
+
+    def _landmarks(self, found: Evaluation, people: PersonState) -> PosedPoints:
+        """The keypoints with all that moves them."""
+        if self.layout.is_rigid:
+            return rigid_points(found.landmarks[:, NUM_JOINTS:], found.skeleton)
         rest = self.table.rest(people.pose, people.betas)
-        points = pose_points(self.body, rest, skeleton, people.pose)
+        points = pose_points(self.body, rest, found.skeleton, people.pose)
         return points.map(lambda t: t[:, NUM_JOINTS:])
 
     def _surface_points(
-        self, people: PersonState, skeleton: Skeleton, hit: RayHit
+        self, found: Evaluation, rows: SurfaceRows, people: PersonState
     ) -> tuple[PosedPoints, PosedPoints]:
-        subset = self.subset
-        rest = subset.rest(people.pose, people.betas)
-        inside = subset.points(rest, 0, hit.bary)
+        """What the depth samples hit, and the rim, with all that moves them."""
+        bary, skeleton = rows.hit.bary, found.skeleton
+        count = 3 * bary.shape[1]
+        if self.layout.is_rigid:
+            posed = rows.posed - people.transl[:, None]
+            corners = posed[:, :count].unflatten(1, bary.shape[1:])
+            inside = (corners * bary[..., None]).sum(-2)
+            return rigid_points(inside, skeleton), rigid_points(posed[:, count:], skeleton)
+        inside = self.subset.points(rows.rest, 0, bary)
         ones = torch.ones_like(self.matches.contour.sigma)[..., None]
-        rim = subset.points(rest, 3 * hit.z.shape[1], ones)
+        rim = self.subset.points(rows.rest, count, ones)
         return (
             pose_points(self.body, inside, skeleton, people.pose),
             pose_points(self.body, rim, skeleton, people.pose),
         )
 
-    def _keypoint_rows(self, state: FitState, skeleton: Skeleton) -> Rows:
-        people = state.people
-        landmarks = self.table.positions(skeleton, people.pose, people.betas)
-        points = landmarks[:, NUM_JOINTS:] + people.transl[:, None]
+    def _keypoint_rows(self, state: FitState, landmarks: Tensor) -> Rows:
+        points = landmarks[:, NUM_JOINTS:] + state.people.transl[:, None]
         return keypoint_rows(points, self._focal(state), self.center, self.targets)
 
-    def _surface_rows(self, state: FitState, skeleton: Skeleton) -> tuple[Rows, Rows, RayHit]:
+    def _surface_rows(self, state: FitState, skeleton: Skeleton) -> SurfaceRows:
         people, matches, focal = state.people, self.matches, self._focal(state)
         rest = self.subset.rest(people.pose, people.betas)
-        surface = self.subset.skin(skeleton, rest) + people.transl[:, None]
+        posed = self.subset.skin(skeleton, rest) + people.transl[:, None]
         count = matches.depth.xy.shape[1]
-        triangle = surface[:, : 3 * count].unflatten(1, (count, 3))
+        triangle = posed[:, : 3 * count].unflatten(1, (count, 3))
         thickness = (matches.depth.cover @ people.clothes[..., None])[..., 0]
         hit = intersect(triangle, matches.depth.xy, focal, self.center, thickness)
         scale = state.images.log_scale[self.group]
         depth = depth_rows(hit, focal, scale, people.field, matches.depth)
-        rim = surface[:, 3 * count :]
-        contour = contour_rows(rim, focal, self.center, people.clothes, matches.contour)
-        return depth, contour, hit
+        contour = contour_rows(posed[:, 3 * count :], focal, self.center, people.clothes, matches.contour)
+        return SurfaceRows(depth, contour, hit, rest, posed)
 
     def _focal(self, state: FitState) -> Tensor:
         return state.images.log_focal.exp()[self.group]
@@ -276,14 +303,13 @@ class BodyFit:
         tables = kernels.person_tables(self.body, state.people, skeleton, focal, scale, self.center, coupling)
         return kernels.surface(self.body, self.matches.depth, self.matches.contour, self.vertices, tables)
 
-    def _fused_costs(self, state: FitState, skeleton: Skeleton) -> tuple[Tensor, Tensor]:
+    def _fused_costs(self, surface: Any) -> tuple[Tensor, Tensor]:
         """(N,) costs of depth and contour."""
-        kernels, surface = import_module(SURFACE), self._surface(state, skeleton)
+        kernels = import_module(SURFACE)
         depth, contour = (kernels.cost(surface, term, self._scale(term)) for term in ("depth", "contour"))
         return depth, contour
 
-    def _fused_block(self, state: FitState, skeleton: Skeleton) -> PersonBlock:
-        surface = self._surface(state, skeleton)
+    def _fused_block(self, surface: Any) -> PersonBlock:
         scales = {term: self._scale(term) for term in ("depth", "contour")}
         return import_module(NORMAL).normal_block(self.body, surface, scales, self.layout)
 
@@ -293,13 +319,14 @@ class BodyFit:
         return scale if isinstance(scale, Tensor) else self.center.new_full((), scale)
 
     def _block(
-        self, term: str, rows: Rows, points: PosedPoints, skeleton: Skeleton, people: PersonState
+        self, term: str, rows: Rows, points: PosedPoints, found: Evaluation, state: FitState
     ) -> PersonBlock:
-        return normal_block(rows, self._kernel(term), points, skeleton, people, self.layout)
+        return normal_block(rows, self._kernel(term), points, found.skeleton, state.people, self.layout)
 
     def _with_priors(self, block: PersonBlock, state: FitState) -> ArrowSystem:
         people, pose = state.people, self.layout.pose
-        block = self._in_chart(block)
+        if not self.layout.is_rigid:
+            block = self._in_chart(block)
         hessian, gradient = block.block, block.block_gradient
         self.person_prior.add_normal(people, self.layout, hessian, gradient)
         hessian.diagonal(dim1=-2, dim2=-1)[:, pose].add_(1)

@@ -49,21 +49,25 @@ class PersonPrior(TensorStruct):
     def add_normal(self, people: PersonState, layout: StepLayout, hessian: Tensor, gradient: Tensor) -> None:
         """Add J^T J (N, P, P) and J^T r (N, P) of :meth:`residual` r in place, with columns as in ``layout``.
 
-        J is diagonal but for the root's rotation and the known height.
+        J is diagonal but for the root's rotation and the known height. What ``layout`` has no columns of is
+        left out.
         """
         error = so3.log(people.root @ self.root.mT) / self.root_sigma[:, None]
         turn = so3.right_jacobian_inverse(-error * self.root_sigma[:, None]) / self.root_sigma[:, None, None]
         hessian[:, layout.root, layout.root].add_(turn.mT @ turn)
         gradient[:, layout.root].add_((turn.mT @ error[..., None])[..., 0])
-        height = (self.height_row * people.betas).sum(-1) - self.height_target
-        hessian[:, layout.betas, layout.betas].add_(self.height_row[:, :, None] * self.height_row[:, None])
-        gradient[:, layout.betas].add_(self.height_row * height[:, None])
+        terms = [(layout.clothes, people.clothes, self.clothes, self.clothes_sigma)]
+        if not layout.is_rigid:
+            height = (self.height_row * people.betas).sum(-1) - self.height_target
+            hessian[:, layout.betas, layout.betas].add_(
+                self.height_row[:, :, None] * self.height_row[:, None]
+            )
+            gradient[:, layout.betas].add_(self.height_row * height[:, None])
+            zero = torch.zeros_like(people.field)
+            terms.append((layout.betas, people.betas, self.betas, self.betas_sigma))
+            terms.append((layout.field, people.field, zero, self.field_sigma))
         diagonal = hessian.diagonal(dim1=-2, dim2=-1)
-        for columns, value, mean, sigma in (
-            (layout.betas, people.betas, self.betas, self.betas_sigma),
-            (layout.clothes, people.clothes, self.clothes, self.clothes_sigma),
-            (layout.field, people.field, 0.0, self.field_sigma),
-        ):
+        for columns, value, mean, sigma in terms:
             precision = sigma**-2
             diagonal[:, columns].add_(precision)
             gradient[:, columns].add_((value - mean) * precision)

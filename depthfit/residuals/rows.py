@@ -116,7 +116,7 @@ def _columns(
         bearing,
         distance,
         gradient.new_zeros(*shape, layout.num_clothes) if clothes is None else clothes,
-        gradient.new_zeros(*shape, layout.num_field) if field is None else field,
+        gradient.new_zeros(*shape, layout.num_field) if field is None else field[..., : layout.num_field],
         shared,
     ]
 

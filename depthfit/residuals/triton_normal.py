@@ -33,6 +33,7 @@ from depthfit.residuals.triton_surface import (
 from depthfit.state import NUM_SHARED, StepLayout
 
 _ROWS, _WARPS = 16, 4
+_RIGID_ROWS = 64
 _TURNS = 1 + NUM_BODY_JOINTS
 """Joints that turn: root and body."""
 _ALIGN = 4
@@ -197,6 +198,85 @@ def _columns_kernel(
         tl.store(to + 3 + pad, tl.zeros([ROWS], tl.float32), mask=here)
 
 
+@triton.jit
+def _rigid_kernel(
+    posed, weight, xy, normal, sigma, cover, basis, log_depth,
+    joint, camera, clothes, field, scale, out, count, first, total, first_row, total_rows,
+    DEPTH: tl.constexpr, CLOTHES: tl.constexpr, FIELD: tl.constexpr,
+    WIDTH: tl.constexpr, PAD: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    person = tl.program_id(1).to(tl.int64)
+    camera += person * 12
+    posed += person * total * 3
+    lane = tl.arange(0, TILE)
+    square = tl.load(scale) * tl.load(scale)
+    place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = person * count + place
+    strength = tl.load(weight + row, mask=place < count, other=0.0)
+    live = strength > 0
+    covers, thickness = amount(cover, clothes + person * CLOTHES, row, live, CLOTHES)
+    if DEPTH:
+        smooth = tl.zeros([ROWS], tl.float32)
+        if FIELD > 0:
+            _, smooth = amount(basis, field + person * FIELD, row, live, FIELD)
+        at = first + place * 3
+        r, gx, gy, gz, by_focal, by_cloth, inverse, b0, b1, b2 = depth_row(
+            posed, at, xy, row, live, camera, thickness, smooth, log_depth, sigma
+        )
+        by_scale = -inverse
+        x, y, z = load3(posed, at, live)
+        x, y, z = b0 * x, b0 * y, b0 * z
+        sx, sy, sz = load3(posed, at + 1, live)
+        x, y, z = x + b1 * sx, y + b1 * sy, z + b1 * sz
+        sx, sy, sz = load3(posed, at + 2, live)
+        x, y, z = x + b2 * sx, y + b2 * sy, z + b2 * sz
+    else:
+        r, gx, gy, gz, by_focal, by_cloth = contour_row(
+            posed, first + place, xy, normal, row, live, camera, thickness, sigma
+        )
+        by_scale = tl.zeros([ROWS], tl.float32)
+        x, y, z = load3(posed, first + place, live)
+    squared = r * r
+    root = 1 + squared / square
+    root = tl.where(live, tl.sqrt(strength) / root, 0.0)
+    gx, gy, gz = (
+        tl.where(live, gx, 0.0) * root,
+        tl.where(live, gy, 0.0) * root,
+        tl.where(live, gz, 0.0) * root,
+    )
+    cx, cy, cz = tl.load(camera + 3), tl.load(camera + 4), tl.load(camera + 5)
+    # About the pelvis.
+    hub = joint + person * 360
+    x, y, z = (
+        tl.where(live, x - cx - tl.load(hub + 12), 0.0),
+        tl.where(live, y - cy - tl.load(hub + 13), 0.0),
+        tl.where(live, z - cz - tl.load(hub + 14), 0.0),
+    )
+    far = tl.load(camera + 6)
+    by_x, by_y = gx * far, gy * far
+    by_z = gx * cx + gy * cy + gz * cz
+    dolly = by_z - by_x * tl.load(camera + 7) - by_y * tl.load(camera + 8)
+    here = place < count
+    to = out + (person * total_rows + first_row + place) * WIDTH
+    tl.store(to, y * gz - z * gy, mask=here)
+    tl.store(to + 1, z * gx - x * gz, mask=here)
+    tl.store(to + 2, x * gy - y * gx, mask=here)
+    tl.store(to + 3, by_x, mask=here)
+    tl.store(to + 4, by_y, mask=here)
+    tl.store(to + 5, by_z, mask=here)
+    to += 6
+    by_cloth = tl.where(live, by_cloth * root, 0.0)
+    tl.store(
+        to[:, None] + lane[None], covers * by_cloth[:, None], mask=here[:, None] & (lane < CLOTHES)[None]
+    )
+    to += CLOTHES
+    tl.store(to, tl.where(live, by_focal * root + dolly, 0.0), mask=here)
+    tl.store(to + 1, tl.where(live, by_scale * root, 0.0), mask=here)
+    tl.store(to + 2, tl.where(live, r * root, 0.0), mask=here)
+    for pad in tl.static_range(PAD):
+        tl.store(to + 3 + pad, tl.zeros([ROWS], tl.float32), mask=here)
+
+
 def normal_block(body: Body, surface: Surface, scales: dict[str, Tensor], layout: StepLayout) -> PersonBlock:
     """The ``depth`` and ``contour`` rows' part of the normal equations, robust ``scales`` () in sigmas.
 
@@ -218,11 +298,19 @@ def surface_columns(body: Body, surface: Surface, scales: dict[str, Tensor], lay
         tensors, count, first = arguments(surface, term)
         if not count:
             continue
+        first_row = 0 if term == "depth" else samples
+        if layout.is_rigid:
+            _rigid_kernel[(triton.cdiv(count, _RIGID_ROWS), n)](
+                surface.posed, *tensors, tables.joint, tables.camera, tables.clothes, tables.field, scale,
+                out, count, first, surface.index.shape[1], first_row, samples + pairs,
+                DEPTH=term == "depth", CLOTHES=layout.num_clothes, FIELD=tables.field.shape[1],
+                WIDTH=size + pad, PAD=pad, ROWS=_RIGID_ROWS,
+            )  # fmt: skip
+            continue
         _columns_kernel[(triton.cdiv(count, _ROWS), n)](
             surface.index, surface.rest, surface.posed, body.weights, body.shapedirs, _below(out.device),
             *tensors, tables.joint, tables.frame, tables.shape, tables.camera, tables.clothes, tables.field,
-            scale, out, count, first, surface.index.shape[1], 0 if term == "depth" else samples,
-            samples + pairs,
+            scale, out, count, first, surface.index.shape[1], first_row, samples + pairs,
             DEPTH=term == "depth", CLOTHES=layout.num_clothes, FIELD=layout.num_field,
             BETAS=layout.num_betas, TURNS=_TURNS, WIDTH=size + pad, PAD=pad, ROWS=_ROWS, num_warps=_WARPS,
         )  # fmt: skip

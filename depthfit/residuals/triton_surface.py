@@ -107,12 +107,14 @@ def _skin_kernel(
     x = tl.load(template + vertex * 3, mask=live, other=0.0)
     y = tl.load(template + vertex * 3 + 1, mask=live, other=0.0)
     z = tl.load(template + vertex * 3 + 2, mask=live, other=0.0)
-    for b in tl.static_range(BETAS):
-        amount = tl.load(betas + person * BETAS + b)
-        row = shapedirs + vertex * 3 * BETAS + b
-        x += amount * tl.load(row, mask=live, other=0.0)
-        y += amount * tl.load(row + BETAS, mask=live, other=0.0)
-        z += amount * tl.load(row + 2 * BETAS, mask=live, other=0.0)
+    lane = tl.arange(0, TILE)
+    here = lane < BETAS
+    amounts = tl.load(betas + person * BETAS + lane, mask=here, other=0.0)[None]
+    # A vertex's shape directions lie side by side: a row of lanes reads them together.
+    row, shaped = shapedirs + vertex[:, None] * 3 * BETAS + lane[None], live[:, None] & here[None]
+    x += tl.sum(amounts * tl.load(row, mask=shaped, other=0.0), 1)
+    y += tl.sum(amounts * tl.load(row + BETAS, mask=shaped, other=0.0), 1)
+    z += tl.sum(amounts * tl.load(row + 2 * BETAS, mask=shaped, other=0.0), 1)
     to = (person * count + place) * 3
     tl.store(rest_out + to, x, mask=live)
     tl.store(rest_out + to + 1, y, mask=live)

@@ -14,14 +14,17 @@ from depthfit import so3
 from depthfit.body.load import load_body
 from depthfit.body.tree import joint_tree
 from depthfit.fit import Fitter
+from depthfit.fit.evaluation import SurfaceRows
 from depthfit.fit.stages import ALL_UNKNOWNS, Parts, Plan, flat_chart
 from depthfit.raster import rasterize
+from depthfit.state import FitState
 from tests.fit.people import default_config, people
 
 pytestmark = [
     pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed"),
     pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels themselves are tested on the GPU"),
 ]
+RIGID = ("root", "bearing", "distance", "clothes")
 
 
 def interpreted(name: str) -> ModuleType:
@@ -71,25 +74,29 @@ def test_the_same_triangles_are_drawn(cull: bool) -> None:
     torch.testing.assert_close(found.bary, wanted.bary)
 
 
+@pytest.mark.parametrize("free", [ALL_UNKNOWNS, RIGID], ids=["all", "rigid"])
 @torch.no_grad()
-def test_cost_and_columns_are_those_of_the_rows() -> None:
+def test_cost_and_columns_are_those_of_the_rows(free: tuple[str, ...]) -> None:
     config = default_config()
     config.depth.samples, config.contour.points, config.solver.grid = 40, 20, 64
     stages = Fitter(load_body("open"), None, config).scheduler(people(load_body("open"), 1))
-    state = stages.start()
-    fit = stages.problem(state, flat_chart(state.people), Plan(ALL_UNKNOWNS, Parts()), stages.robust(2.0))
-    skeleton = fit.skeleton(state.people)
+    start = stages.start()
+    generator = torch.Generator().manual_seed(0)
+    field = 0.02 * torch.randn(start.people.field.shape, generator=generator)
+    state = FitState(start.people.replace(field=field), start.images)
+    fit = stages.problem(state, flat_chart(state.people), Plan(free, Parts()), stages.robust(2.0))
     interpreted("depthfit.residuals.triton_surface")
     interpreted("depthfit.residuals.triton_normal")
-    depth, contour, hit = fit._surface_rows(state, skeleton)
-    for found, rows, term in zip(
-        fit._fused_costs(state, skeleton), (depth, contour), ("depth", "contour"), strict=True
-    ):
-        torch.testing.assert_close(found, rows.cost(fit._kernel(term)), rtol=1e-4, atol=1e-3)
-    at_depth, at_rim = fit._surface_points(state.people, skeleton, hit)
-    wanted = fit._block("depth", depth, at_depth, skeleton, state.people)
-    wanted = wanted + fit._block("contour", contour, at_rim, skeleton, state.people)
-    found = fit._fused_block(state, skeleton)
+    exact = fit.at(state)
+    assert isinstance(exact.surface, SurfaceRows)
+    rows = (exact.surface.depth, exact.surface.contour)
+    surface = fit._surface(state, exact.skeleton)
+    for found, row, term in zip(fit._fused_costs(surface), rows, ("depth", "contour"), strict=True):
+        torch.testing.assert_close(found, row.cost(fit._kernel(term)), rtol=1e-4, atol=1e-3)
+    points = fit._surface_points(exact, exact.surface, state.people)
+    wanted = fit._block("depth", rows[0], points[0], exact, state)
+    wanted = wanted + fit._block("contour", rows[1], points[1], exact, state)
+    found = fit._fused_block(surface)
     for part in ("block", "coupling", "shared", "block_gradient", "shared_gradient"):
         one, two = getattr(found, part), getattr(wanted, part)
         assert float((one - two).norm() / two.norm()) < 1e-4, part

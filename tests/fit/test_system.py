@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +12,7 @@ from torch import Tensor
 from depthfit.body.model import Body
 from depthfit.body.points import landmark_table
 from depthfit.data.pose_mixture import load_pose_mixture
+from depthfit.fit.evaluation import Evaluation
 from depthfit.fit.space import RotationSpace
 from depthfit.fit.system import BodyFit, Matches, RobustScales
 from depthfit.residuals import ContourMatches, DepthSamples, KeypointTargets
@@ -167,3 +171,73 @@ def test_terms_reach_every_unknown_they_should() -> None:
         assert (evidence[: layout.clothes.start] > 1e-9).all(), term
         assert (evidence[layout.clothes] > 1e-9).all() == (term != "keypoints"), term
         assert (evidence[layout.field] > 1e-9).all() == (term == "depth"), term
+
+
+def _rigid(terms: str) -> BodyFit:
+    layout = LAYOUT.rigid
+    free = torch.ones(layout.size, dtype=torch.bool)
+    return replace(_problem(terms), layout=layout, free=free, pose_moves=False)
+
+
+@pytest.mark.parametrize("terms", ["keypoints", "depth", "contour", "priors", "populations"])
+def test_a_rigid_system_is_a_part_of_the_full_one(terms: str) -> None:
+    state, layout = _state(), LAYOUT
+    full, rigid = _problem(terms).linearize(state), _rigid(terms).linearize(state)
+    columns = [*range(3), *range(layout.bearing.start, layout.clothes.stop)]
+    assert rigid.block.shape[-1] == len(columns)
+    torch.testing.assert_close(rigid.block, full.block[:, columns][:, :, columns])
+    torch.testing.assert_close(rigid.coupling, full.coupling[:, columns])
+    torch.testing.assert_close(rigid.block_gradient, full.block_gradient[:, columns])
+    torch.testing.assert_close(rigid.shared, full.shared)
+    torch.testing.assert_close(rigid.shared_gradient, full.shared_gradient)
+
+
+def test_a_rigid_step_is_the_full_one_with_zeros() -> None:
+    state, layout = _state(), LAYOUT
+    step, shared = _normal(N, layout.rigid.size, seed=30, scale=0.1), _normal(2, 2, seed=31, scale=0.1)
+    whole = torch.zeros(N, layout.size, dtype=DOUBLE)
+    whole[:, [*range(3), *range(layout.bearing.start, layout.clothes.stop)]] = step
+    damping = torch.zeros(2, dtype=DOUBLE)
+    found = _rigid("depth").retract(state, step, shared, damping)
+    wanted = replace(_problem("depth"), pose_moves=False).retract(state, whole, shared, damping)
+    for name in ("root", "pose", "betas", "bearing", "log_distance", "clothes", "field"):
+        torch.testing.assert_close(getattr(found.people, name), getattr(wanted.people, name))
+
+
+@torch.no_grad()
+def test_what_is_known_of_a_state_is_what_a_new_problem_finds() -> None:
+    problem, old = _problem("depth"), _state()
+    step, shared = _normal(N, LAYOUT.size, seed=32, scale=0.05), _normal(2, 2, seed=33, scale=0.05)
+    new = problem.retract(old, step, shared, torch.zeros(2, dtype=DOUBLE))
+    problem.cost(old)
+    problem.cost(new)
+    mixed = problem.select(torch.tensor([True, False]), new, old)
+    for state in (mixed, mixed, old, new):
+        for name, cost in problem.person_costs(state).items():
+            torch.testing.assert_close(cost, _problem("depth").person_costs(state)[name])
+        found, wanted = problem.linearize(state), _problem("depth").linearize(state)
+        for name in ("block", "coupling", "shared", "block_gradient", "shared_gradient"):
+            torch.testing.assert_close(getattr(found, name), getattr(wanted, name))
+
+
+class Counting:
+    """A function that counts its calls."""
+
+    def __init__(self, function: Callable[[FitState], Evaluation]) -> None:
+        self.function, self.count = function, 0
+
+    def __call__(self, state: FitState) -> Evaluation:
+        self.count += 1
+        return self.function(state)
+
+
+def test_a_known_state_is_not_evaluated_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, state = _problem("depth"), _state()
+    monkeypatch.setattr(problem, "_evaluate", calls := Counting(problem._evaluate))
+    with torch.no_grad():
+        problem.cost(state)
+        problem.linearize(state)
+    assert calls.count == 1
+    problem.cost(FitState(state.people, state.images))
+    problem.cost(FitState(state.people, state.images))
+    assert calls.count == 3
