@@ -158,16 +158,8 @@ def _uncovered(batch: Batch, fragments: Fragments) -> Tensor:
     one solution from another.
     """
     window = batch.window
-    body, mask = fragments.face >= 0, window.own
-
-    def grown(cells: Tensor) -> Tensor:
-        size = 2 * COVER_MARGIN + 1
-        return torch.nn.functional.max_pool2d(cells[:, None].float(), size, 1, COVER_MARGIN)[:, 0] > 0
-
-    stray = body & window.inside & ~grown(mask | window.other)
-    bare = mask & ~grown(body)
-    area = mask.flatten(1).sum(-1).clamp(min=1)
-    share = (stray | bare).flatten(1).sum(-1) / area
+    ops = _ops(batch.center)
+    share = ops.uncovered(fragments.face, window.own, window.other, window.inside, COVER_MARGIN)
     return torch.where(batch.outline.closed, share, torch.zeros_like(share)).to(batch.center.dtype)
 
 

@@ -148,3 +148,23 @@ def sample_key(
     counts = facing.new_zeros(len(seen), 24).scatter_add_(1, part, usable.to(facing.dtype))
     share = (0.5 * counts.clamp(min=1).log()).gather(1, part)
     return (noise.flatten() - share).masked_fill(~usable, -torch.inf)
+
+
+def uncovered(face: Tensor, own: Tensor, other: Tensor, inside: Tensor, margin: int) -> Tensor:
+    """(N,) share of the person's mask by which the drawn body and the mask differ by more than ``margin``
+    cells: body outside all masks, or mask without body.
+
+    Args:
+        face: (N, S, S) what is drawn, -1 for nothing; own, other, inside: (N, S, S) bool, the person's mask,
+            others' masks, and where the image is.
+    """
+    drawn, size = face >= 0, 2 * margin + 1
+
+    def grown(cells: Tensor) -> Tensor:
+        # Along the rows, then along the columns: a tenth of the comparisons of a square.
+        across = torch.nn.functional.max_pool2d(cells[:, None].float(), (1, size), 1, (0, margin))
+        return torch.nn.functional.max_pool2d(across, (size, 1), 1, (margin, 0))[:, 0] > 0
+
+    stray = drawn & inside & ~grown(own | other)
+    bare = own & ~grown(drawn)
+    return (stray | bare).flatten(1).sum(-1) / own.flatten(1).sum(-1).clamp(min=1)

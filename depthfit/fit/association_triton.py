@@ -225,9 +225,11 @@ def _nearest_kernel(
     at = (person * count + place) * 2
     x, y = tl.load(xy + at, mask=live, other=0.0), tl.load(xy + at + 1, mask=live, other=0.0)
     u, v = tl.load(normal + at, mask=live, other=0.0), tl.load(normal + at + 1, mask=live, other=0.0)
-    best = tl.full([POINTS], float("inf"), tl.float32)
-    best_squared = tl.zeros([POINTS], tl.float32)
-    best_index = tl.zeros([POINTS], tl.int32)
+    # Every lane keeps the best of its own partners; they are compared once, at the end.
+    lane = tl.arange(0, PARTNERS)[None]
+    best = tl.full([POINTS, PARTNERS], float("inf"), tl.float32)
+    best_squared = tl.zeros([POINTS, PARTNERS], tl.float32)
+    best_index = tl.zeros([POINTS, PARTNERS], tl.int32)
     first = 0
     while first < to_count:
         partner = first + tl.arange(0, PARTNERS)
@@ -242,19 +244,19 @@ def _nearest_kernel(
             squared = dx * dx + dy * dy
             alignment = u[:, None] * pu[None] + v[:, None] * pv[None]
             cost = squared * (1 + NORMAL_PENALTY - NORMAL_PENALTY * alignment)
-            cost = tl.where((alignment > MIN_ALIGNMENT) & valid[None], cost, float("inf"))
-            least, which = tl.min(cost, 1, return_indices=True)
-            chosen = tl.arange(0, PARTNERS)[None] == which[:, None]
-            distance = tl.sum(tl.where(chosen, squared, 0.0), 1)
-            better = least < best
-            best_index = tl.where(better, first + which, best_index)
-            best_squared = tl.where(better, distance, best_squared)
-            best = tl.where(better, least, best)
+            better = (alignment > MIN_ALIGNMENT) & valid[None] & (cost < best)
+            best = tl.where(better, cost, best)
+            best_squared = tl.where(better, squared, best_squared)
+            best_index = tl.where(better, first + lane, best_index)
         first += PARTNERS
+    least, which = tl.min(best, 1, return_indices=True)
+    chosen = lane == which[:, None]
+    index = tl.sum(tl.where(chosen, best_index, 0), 1)
+    distance = tl.sum(tl.where(chosen, best_squared, 0.0), 1)
     at = person * count + place
-    tl.store(index_out + at, best_index.to(tl.int64), mask=live)
-    tl.store(cost_out + at, best, mask=live)
-    tl.store(squared_out + at, best_squared, mask=live)
+    tl.store(index_out + at, index.to(tl.int64), mask=live)
+    tl.store(cost_out + at, least, mask=live)
+    tl.store(squared_out + at, distance, mask=live)
 
 
 def nearest(
@@ -322,3 +324,40 @@ def sample_key(
     out = facing.new_empty(n, cells)
     _sample_kernel[grid](part, counts, noise, out, cells, LANES=_LANES)
     return out
+
+
+@triton.jit
+def _uncovered_kernel(
+    face, own, other, inside, out, side, cells, MARGIN: tl.constexpr, LANES: tl.constexpr
+):  # fmt: skip
+    person = tl.program_id(1).to(tl.int64)
+    cell = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    live = cell < cells
+    row, column = cell // side, cell % side
+    at = person * cells + cell
+    drawn = tl.load(face + at, mask=live, other=-1) >= 0
+    mine = tl.load(own + at, mask=live, other=0) != 0
+    stray = drawn & (tl.load(inside + at, mask=live, other=0) != 0)
+    bare = mine
+    for dy in tl.static_range(-MARGIN, MARGIN + 1):
+        for dx in tl.static_range(-MARGIN, MARGIN + 1):
+            near = live & (row + dy >= 0) & (row + dy < side) & (column + dx >= 0) & (column + dx < side)
+            there = at + dy * side + dx
+            masked = tl.load(own + there, mask=near & stray, other=0)
+            masked |= tl.load(other + there, mask=near & stray, other=0)
+            stray = stray & (masked == 0)
+            bare = bare & (tl.load(face + there, mask=near & bare, other=-1) < 0)
+    tl.atomic_add(out + person * 2, tl.sum((stray | bare).to(tl.int32), 0), sem="relaxed")
+    tl.atomic_add(out + person * 2 + 1, tl.sum(mine.to(tl.int32), 0), sem="relaxed")
+
+
+def uncovered(face: Tensor, own: Tensor, other: Tensor, inside: Tensor, margin: int) -> Tensor:
+    """(N,) share of the person's mask."""
+    n, side = face.shape[:2]
+    cells = side * side
+    counts = torch.zeros(n, 2, dtype=torch.int32, device=face.device)
+    _uncovered_kernel[(triton.cdiv(cells, _LANES), n)](
+        face.contiguous(), *(mask.contiguous().view(torch.uint8) for mask in (own, other, inside)),
+        counts, side, cells, MARGIN=margin, LANES=_LANES,
+    )  # fmt: skip
+    return counts[:, 0] / counts[:, 1].clamp(min=1)

@@ -39,8 +39,7 @@ class Evaluation(TensorStruct):
 
     Attributes:
         skeleton: The posed joints.
-        landmarks: (N, 24 + K, 3) m, the pelvis at the origin.
-        keypoints: Their rows.
+        landmarks: (N, K, 3) m, the keypoints' places, the pelvis at the origin; keypoints: Their rows.
         surface: The rows on the surface, or the kernels' view of them
             (:class:`depthfit.residuals.triton_surface.Surface`).
     """

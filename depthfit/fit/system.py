@@ -101,6 +101,11 @@ class BodyFit:
         return len(self.image_prior.log_focal)
 
     @cached_property
+    def keypoint_table(self) -> LandmarkTable:
+        """The landmarks that detectors see, without the joints."""
+        return self.table[NUM_JOINTS:]
+
+    @cached_property
     def vertices(self) -> Tensor:
         """(N, S) the vertices that the matches name: 3 P corners of the depth samples, then C of the rim."""
         return torch.cat([self.matches.depth.corner.flatten(1), self.matches.contour.vertex], 1)
@@ -240,16 +245,15 @@ class BodyFit:
         return GemanMcClure(getattr(self.robust, term))
 
     def _positions(self, people: PersonState, skeleton: Skeleton) -> Tensor:
-        """(N, 24 + K, 3) m, the pelvis at the origin."""
-        return self.table.positions(skeleton, people.pose, people.betas)
+        """(N, K, 3) m, the keypoints' places, the pelvis at the origin."""
+        return self.keypoint_table.positions(skeleton, people.pose, people.betas)
 
     def _landmarks(self, found: Evaluation, people: PersonState) -> PosedPoints:
         """The keypoints with all that moves them."""
         if self.layout.is_rigid:
-            return rigid_points(found.landmarks[:, NUM_JOINTS:], found.skeleton)
-        rest = self.table.rest(people.pose, people.betas)
-        points = pose_points(self.body, rest, found.skeleton, people.pose)
-        return points.map(lambda t: t[:, NUM_JOINTS:])
+            return rigid_points(found.landmarks, found.skeleton)
+        rest = self.keypoint_table.rest(people.pose, people.betas)
+        return pose_points(self.body, rest, found.skeleton, people.pose)
 
     def _surface_points(
         self, found: Evaluation, rows: SurfaceRows, people: PersonState
@@ -271,7 +275,7 @@ class BodyFit:
         )
 
     def _keypoint_rows(self, state: FitState, landmarks: Tensor) -> Rows:
-        points = landmarks[:, NUM_JOINTS:] + state.people.transl[:, None]
+        points = landmarks + state.people.transl[:, None]
         return keypoint_rows(points, self._focal(state), self.center, self.targets)
 
     def _surface_rows(self, state: FitState, skeleton: Skeleton) -> SurfaceRows:

@@ -32,7 +32,7 @@ from depthfit.residuals.triton_surface import (
 )
 from depthfit.state import NUM_SHARED, StepLayout
 
-_ROWS, _WARPS = 16, 4
+_ROWS, _WARPS = 16, 2
 _RIGID_ROWS = 64
 _TURNS = 1 + NUM_BODY_JOINTS
 """Joints that turn: root and body."""

@@ -73,7 +73,9 @@ def test_the_same_triangles_are_drawn(stages: Scheduler) -> None:
         torch.testing.assert_close(two.bary, one.bary, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["skin", "facing", "sample_key", "rim_key", "area_normals", "nearest"])
+@pytest.mark.parametrize(
+    "name", ["skin", "facing", "sample_key", "rim_key", "area_normals", "nearest", "uncovered"]
+)
 def test_association_finds_the_same(stages: Scheduler, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from depthfit.fit import association_triton
 

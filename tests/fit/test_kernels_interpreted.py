@@ -13,7 +13,7 @@ import torch
 from depthfit import so3
 from depthfit.body.load import load_body
 from depthfit.body.tree import joint_tree
-from depthfit.fit import Fitter
+from depthfit.fit import Fitter, association_torch
 from depthfit.fit.evaluation import SurfaceRows
 from depthfit.fit.stages import ALL_UNKNOWNS, Parts, Plan, flat_chart
 from depthfit.raster import rasterize
@@ -100,3 +100,31 @@ def test_cost_and_columns_are_those_of_the_rows(free: tuple[str, ...]) -> None:
     for part in ("block", "coupling", "shared", "block_gradient", "shared_gradient"):
         one, two = getattr(found, part), getattr(wanted, part)
         assert float((one - two).norm() / two.norm()) < 1e-4, part
+
+
+def test_partners_and_uncovered_masks() -> None:
+    kernels = interpreted("depthfit.fit.association_triton")
+    generator = torch.Generator().manual_seed(2)
+    xy, to_xy = (100 * torch.rand(2, count, 2, generator=generator) for count in (20, 150))
+    normal, to_normal = (
+        torch.nn.functional.normalize(torch.randn(*of.shape, generator=generator), dim=-1)
+        for of in (xy, to_xy)
+    )
+    valid = torch.rand(2, 150, generator=generator) < 0.5
+    # One whole tile of partners, and one person's everybody, are not valid.
+    valid[0, 64:128], valid[1] = False, False
+    found = kernels.nearest(xy, normal, to_xy, to_normal, valid, 0.3)
+    wanted = association_torch.nearest(xy, normal, to_xy, to_normal, valid, 0.3)
+    assert torch.equal(found[1].isfinite(), wanted[1].isfinite())
+    matched = wanted[1].isfinite()
+    assert matched[0].any()
+    assert not matched[1].any()
+    assert torch.equal(found[0][matched], wanted[0][matched])
+    torch.testing.assert_close(found[1][matched], wanted[1][matched], rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(found[2][matched], wanted[2][matched], rtol=1e-4, atol=1e-2)
+    face = torch.where(torch.rand(2, 17, 17, generator=generator) < 0.1, 5, -1)
+    own, other = (torch.rand(2, 17, 17, generator=generator) < share for share in (0.1, 0.02))
+    inside = torch.rand(2, 17, 17, generator=generator) < 0.9
+    wanted = association_torch.uncovered(face, own, other, inside, 2)
+    assert (wanted > 0).all()
+    torch.testing.assert_close(kernels.uncovered(face, own, other, inside, 2), wanted)
