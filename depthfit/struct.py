@@ -78,21 +78,14 @@ def _combine(items: Sequence[T], fn: Callable[[list[Tensor]], Tensor]) -> T:
     return dataclasses.replace(first, **changes)
 
 
-def repeat_last(item: T, size: int) -> T:
-    """``item`` with its last row repeated so that it has ``size`` rows, in memory of its own."""
-
-    def fill(tensor: Tensor) -> Tensor:
-        rows = torch.arange(size, device=tensor.device).clamp(max=len(tensor) - 1)
-        return tensor.index_select(0, rows)
-
-    return item.map(fill)
-
-
 def copy_into(target: T, source: T) -> None:
-    """Overwrite every tensor of ``target`` with that of ``source``, in place."""
+    """Overwrite every tensor of ``target`` with that of ``source``, in place. Where the source has fewer
+    rows, its last one fills up."""
     for field in dataclasses.fields(target):
         to, value = getattr(target, field.name), getattr(source, field.name)
         if isinstance(to, Tensor):
-            to.copy_(value)
+            to[: len(value)].copy_(value)
+            if len(value) < len(to):
+                to[len(value) :].copy_(value[-1:])
         elif isinstance(to, TensorStruct):
             copy_into(to, value)

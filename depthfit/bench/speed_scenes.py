@@ -174,7 +174,8 @@ class RepeatedFitter(Fitter):
         """Fit all parts; (images,) accepted steps."""
         steps = []
         for part in self.parts:
-            self.ready = part
+            # A batch of its own, as every other has: what knows the last one must not know this one.
+            self.ready = replace(part, batch=replace(part.batch))
             steps.append(self.solve([]).after.steps)
         return torch.cat(steps)
 

@@ -131,7 +131,7 @@ class Fitter:
         scheduler = self.scheduler(images)
         batch = scheduler.batch
         start = scheduler.start()
-        before = scheduler.judged(scheduler.camera(start, WIDE))
+        before = scheduler.judged_camera(start, WIDE)
         after = search(scheduler, start)
         measures = (measure(before, batch), measure(after, batch))
         verdict = judge(*measures, batch, self.config)

@@ -9,6 +9,7 @@ batches of that size.
 from __future__ import annotations
 
 import bisect
+import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any, TypeVar, cast
@@ -18,16 +19,19 @@ from torch import Tensor
 
 from depthfit.fit.problem import Batch
 from depthfit.fit.space import PoseSpace
-from depthfit.fit.stages import MAX_CARRIED_DAMPING, Plan, Scheduler, Solved, flat_chart
+from depthfit.fit.stages import MAX_CARRIED_DAMPING, Costs, Plan, Round, Scheduler, Solved
 from depthfit.fit.system import Matches, RobustScales
 from depthfit.solver import minimize
 from depthfit.state import FitState
-from depthfit.struct import TensorStruct, copy_into, repeat_last
+from depthfit.struct import TensorStruct, copy_into
 
 SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Numbers of people for which rounds are recorded; more than the last are padded to its multiples."""
 
+_Price = tuple[dict[str, Tensor], Tensor]
+"""Costs of people by term, and of images."""
 Out = TypeVar("Out")
+Struct = TypeVar("Struct", bound=TensorStruct)
 
 
 class RoundGraphs:
@@ -37,31 +41,26 @@ class RoundGraphs:
         self._stages: dict[Hashable, _Recorded] = {}
         self._recorder = Recorder()
 
-    def run(self, stages: Scheduler, state: FitState, plans: list[tuple[Plan, float, bool]]) -> Solved:
-        """The rounds of one stage, from ``state``."""
+    def run(self, stages: Scheduler, state: FitState, rounds: list[Round]) -> Solved:
+        """The rounds one after another, from ``state``."""
         try:
-            return self._run(stages, state, plans)
+            return self._run(stages, state, rounds)
         except torch.cuda.OutOfMemoryError:
             # Whoever tries again with fewer people needs the memory that the recordings hold.
             self._stages.clear()
             self._recorder = Recorder()
             raise
 
-    def _run(self, stages: Scheduler, state: FitState, plans: list[tuple[Plan, float, bool]]) -> Solved:
+    def _run(self, stages: Scheduler, state: FitState, rounds: list[Round]) -> Solved:
         size = padded_size(len(stages.batch.group))
         key = (size, *_shapes(stages.batch), *_shapes(stages.space), *_shapes(state.people))
         recorded = self._stages.get(key)
         if recorded is None:
             recorded = self._stages[key] = _Recorded(stages, state, size, self._recorder)
         recorded.load(stages.batch, stages.space, state)
-        matches: Matches | None = None
-        for plan, widen, new_chart in plans:
-            if new_chart:
-                recorded.make_chart()
-            matches = recorded.round(plan, stages.robust(widen))
-        assert matches is not None
-        plan, widen, _ = plans[-1]
-        return recorded.solved(stages, matches, plan, stages.robust(widen))
+        for item in rounds:
+            recorded.play(item, stages.robust(item.widen))
+        return recorded.solved(stages, rounds[-1])
 
 
 def padded_size(n: int) -> int:
@@ -100,32 +99,59 @@ class _Recorded:
 
     def __init__(self, stages: Scheduler, state: FitState, size: int, recorder: Recorder) -> None:
         self._size, self._recorder = size, recorder
-        batch = _padded(stages.batch, size)
-        space = cast(PoseSpace, repeat_last(_struct(stages.space), size))
-        self._stages = replace(stages, batch=batch, space=space, graphs=None)
-        self._state = FitState(repeat_last(state.people, size), repeat_last(state.images, size))
-        self._chart = repeat_last(stages.space.empty_chart(state.people), size)
+        batch, space = _rows(stages.batch, size), _rows(_struct(stages.space), size)
+        self._stages = replace(stages, batch=batch, space=cast(PoseSpace, space), graphs=None)
+        self._state = FitState(_rows(state.people, size), _rows(state.images, size))
+        chart = stages.space.empty_chart(state.people)
+        self._chart = _rows(chart, size)
+        copy_into(self._chart, chart)
+        self._flat = chart.basis[:1]
         like = self._state.images.log_focal
         self._damping = torch.empty_like(like)
         self._steps = torch.zeros(size, dtype=torch.int64, device=like.device)
         self._status = torch.zeros_like(self._steps)
+        self._scales: RobustScales | None = None
         self._robust = RobustScales(*(like.new_zeros(()) for _ in range(3)))
-        self._rounds: dict[Plan, tuple[Callable[[], None], Matches]] = {}
+        self._rounds: dict[tuple[Plan, bool], tuple[Callable[[], None], Matches]] = {}
+        self._costs: dict[tuple[Plan, bool], tuple[Callable[[], None], _Price]] = {}
         self._charts: Callable[[], None] | None = None
+        self._batch: Callable[[], Batch | None] = _nothing
+        self._space: Callable[[], PoseSpace | None] = _nothing
 
     def load(self, batch: Batch, space: PoseSpace, state: FitState) -> None:
-        """Begin a stage."""
-        size = self._size
+        """Begin with people."""
         self._people, self._images = len(batch.group), batch.num_images
-        copy_into(self._stages.batch, _padded(batch, size))
-        copy_into(_struct(self._stages.space), repeat_last(_struct(space), size))
-        copy_into(self._state.people, repeat_last(state.people, size))
-        copy_into(self._state.images, repeat_last(state.images, size))
-        self._chart.basis.copy_(flat_chart(self._state.people).basis)
-        self._damping.fill_(self._stages.solver().initial_damping)
-        self._steps.zero_()
+        # A batch is tried again and again while it is searched.
+        if self._batch() is not batch or self._space() is not space:
+            self._batch = self._space = _nothing
+            copy_into(self._stages.batch, batch)
+            # Nobody else is in the image of those who fill up.
+            self._stages.batch.group[self._people :] = self._size - 1
+            copy_into(_struct(self._stages.space), _struct(space))
+            self._batch, self._space = weakref.ref(batch), weakref.ref(space)
+        copy_into(self._state.people, state.people)
+        copy_into(self._state.images, state.images)
 
-    def make_chart(self) -> None:
+    def play(self, item: Round, robust: RobustScales) -> None:
+        """One round."""
+        if item.begins:
+            self._chart.basis.copy_(self._flat)
+            self._damping.fill_(self._stages.solver().initial_damping)
+            self._steps.zero_()
+        if item.new_chart:
+            self._make_chart()
+        if robust != self._scales:
+            for name in ("keypoints", "depth", "contour"):
+                getattr(self._robust, name).fill_(getattr(robust, name))
+            self._scales = robust
+        key = item.plan, item.solves
+        if key not in self._rounds:
+            kept = self._kept()
+            self._rounds[key] = self._recorder.record(lambda: self._work(*key))
+            self._restore(kept)
+        self._rounds[key][0]()
+
+    def _make_chart(self) -> None:
         """A new chart at the present state."""
         if self._charts is None:
             space = self._stages.space
@@ -137,38 +163,41 @@ class _Recorded:
     def _chart_work(self) -> None:
         copy_into(self._chart, self._stages.space.chart(self._state.people))
 
-    def round(self, plan: Plan, robust: RobustScales) -> Matches:
-        """One round; the matches are overwritten by the next."""
-        for name in ("keypoints", "depth", "contour"):
-            getattr(self._robust, name).fill_(getattr(robust, name))
-        if plan not in self._rounds:
-            kept = self._kept()
-            self._rounds[plan] = self._recorder.record(lambda: self._work(plan))
-            self._restore(kept)
-        replay, matches = self._rounds[plan]
+    def solved(self, stages: Scheduler, last: Round) -> Solved:
+        """What the ``last`` round left, of the people and images that were loaded."""
+        key = last.plan, last.solves
+        matches = self._rounds[key][1]
+        if key not in self._costs:
+            self._costs[key] = self._recorder.record(lambda: self._price(last.plan, matches))
+        replay, (costs, cost) = self._costs[key]
         replay()
-        return matches
-
-    def solved(self, stages: Scheduler, matches: Matches, plan: Plan, robust: RobustScales) -> Solved:
-        """What the last round left, of the people and images that were loaded."""
 
         def people(item: Any) -> Any:
             return item.map(lambda t: t[: self._people].clone())
 
         images = self._state.images.map(lambda t: t[: self._images].clone())
-        fit = stages.assemble(people(matches), people(self._chart), plan, robust)
+        fit = stages.assemble(people(matches), people(self._chart), last.plan, stages.robust(last.widen))
         state = FitState(people(self._state.people), images)
-        return Solved(state, fit, self._steps[: self._images].clone(), self._status[: self._images].clone())
+        known = Costs(
+            {name: term[: self._people].clone() for name, term in costs.items()}, cost[: self._images].clone()
+        )
+        steps, status = self._steps[: self._images].clone(), self._status[: self._images].clone()
+        return Solved(state, fit, steps, status, known)
 
-    def _work(self, plan: Plan) -> Matches:
+    def _work(self, plan: Plan, solves: bool) -> Matches:
         fit = self._stages.problem(self._state, self._chart, plan, self._robust)
-        state, summary = minimize(fit, self._state, self._stages.solver(), self._damping)
-        copy_into(self._state.people, state.people)
-        copy_into(self._state.images, state.images)
-        self._damping.copy_(summary.damping.clamp(max=MAX_CARRIED_DAMPING))
-        self._steps.add_(summary.steps)
-        self._status.copy_(summary.status)
+        if solves:
+            state, summary = minimize(fit, self._state, self._stages.solver(), self._damping)
+            copy_into(self._state.people, state.people)
+            copy_into(self._state.images, state.images)
+            self._damping.copy_(summary.damping.clamp(max=MAX_CARRIED_DAMPING))
+            self._steps.add_(summary.steps)
+            self._status.copy_(summary.status)
         return fit.matches
+
+    def _price(self, plan: Plan, matches: Matches) -> _Price:
+        fit = self._stages.assemble(matches, self._chart, plan, self._robust)
+        return fit.person_costs(self._state), fit.cost(self._state)
 
     def _kept(self) -> tuple[FitState, Tensor, Tensor]:
         state = FitState(self._state.people.map(torch.clone), self._state.images.map(torch.clone))
@@ -182,13 +211,13 @@ class _Recorded:
         self._steps.copy_(steps)
 
 
-def _padded(batch: Batch, size: int) -> Batch:
-    """``size`` people in ``size`` images."""
-    n = len(batch.group)
-    people = repeat_last(batch.replace(image_prior=None), size)
-    spare = torch.arange(size, device=batch.group.device) >= n
-    group = people.group.masked_fill(spare, size - 1)
-    return people.replace(group=group, image_prior=repeat_last(batch.image_prior, size))
+def _nothing() -> None:
+    """What nothing refers to."""
+
+
+def _rows(item: Struct, size: int) -> Struct:
+    """Memory for ``size`` rows like those of ``item``."""
+    return item.map(lambda t: t.new_empty(size, *t.shape[1:]))
 
 
 def _struct(space: PoseSpace) -> TensorStruct:

@@ -34,9 +34,12 @@ def solve(scheduler: Scheduler, start: FitState) -> Solved:
     """The best of several solutions for each image."""
     best = scheduler.everything(start, DIRECT)
     # Keypoints alone do not tell whether somebody is explained.
-    best = _try(scheduler, start, best, WIDE, unsettled(best) | ~_has_surface(best))
+    images = _images_of(unsettled(best) | ~_has_surface(best), scheduler)
+    if len(images):
+        best = _try(scheduler, start, best, WIDE, images)
+        if scheduler.config.solver.hypotheses:
+            best = _again(scheduler, start, best)
     if scheduler.config.solver.hypotheses:
-        best = _again(scheduler, start, best)
         best = _twins(scheduler, best)
     return best
 
@@ -47,6 +50,8 @@ def _twins(scheduler: Scheduler, best: Solved) -> Solved:
         return best
     body, batch = scheduler.body, scheduler.batch
     flips = hypotheses.contradicted(body, batch, best.state)
+    if not flips.any():
+        return best
     ray = torch.nn.functional.normalize(best.state.people.transl, dim=-1)
     twins = hypotheses.flip(body, batch.root, batch.pose, batch.betas, ray, flips)
     natural = hypotheses.bends_naturally(body, twins) | ~flips.any(-1)
@@ -68,7 +73,7 @@ def _twins(scheduler: Scheduler, best: Solved) -> Solved:
     )
     begin = FitState(moved, best.state.images[images])
     solved = part.everything(begin, DIRECT)
-    solved = _try(part, begin, solved, WIDE, unsettled(solved))
+    solved = _try(part, begin, solved, WIDE, _images_of(unsettled(solved), part))
     limbs = flips.any(-1).sum(-1) * flipped
     flips_made = scatter_sum(limbs[rows].to(kept.betas.dtype), batch.group, len(images))
     hidden = flipped[rows] & ~_limbs_seen(part, solved, flips[rows])
@@ -92,21 +97,25 @@ def _limbs_seen(scheduler: Scheduler, solved: Solved, flips: Tensor) -> Tensor:
 def _again(scheduler: Scheduler, start: FitState, best: Solved) -> Solved:
     """Other ways in for the images in which somebody is not explained."""
     for schedule, zoom in AGAIN:
+        images = _images_of(unsettled(best), scheduler)
+        if not len(images):
+            break
         zoom = 0.0 if scheduler.config.camera.freeze_focal else zoom
-        best = _try(scheduler, start, best, schedule, unsettled(best), zoom)
+        best = _try(scheduler, start, best, schedule, images, zoom)
     return best
 
 
 def _try(
-    scheduler: Scheduler, start: FitState, best: Solved, schedule: Schedule, who: Tensor, zoom: float = 0.0
+    scheduler: Scheduler, start: FitState, best: Solved, schedule: Schedule, images: Tensor, zoom: float = 0.0
 ) -> Solved:
-    """``best`` with what ``schedule`` made better of the images of ``who`` (N,) bool, from ``start`` under a
-    focal that is e^zoom times as long."""
-    images = _images_of(who, scheduler)
+    """``best`` with what ``schedule`` made better of some images (M,) ascending, from ``start`` under a focal
+    that is e^zoom times as long."""
     if not len(images):
         return best
     part, rows = scheduler.subset(images)
-    people, cameras = start.people[rows], start.images[images]
+    people, cameras = start.people, start.images
+    if part is not scheduler:
+        people, cameras = people[rows], cameras[images]
     people = people.replace(log_distance=people.log_distance + zoom, bearing=people.bearing * math.exp(-zoom))
     cameras = cameras.replace(log_focal=cameras.log_focal + zoom)
     solved = part.everything(FitState(people, cameras), schedule)
@@ -115,7 +124,7 @@ def _try(
 
 def unsettled(solved: Solved) -> Tensor:
     """(N,) bool: much of the evidence is not explained."""
-    costs = solved.fit.person_costs(solved.state)
+    costs = solved.person_costs
     rows = _surface_rows(solved)
     explained = (costs["depth"] + costs["contour"]) / rows.clamp(min=1) <= UNSETTLED
     return ~explained & (rows > 0)
@@ -140,11 +149,18 @@ def _images_of(people: Tensor, scheduler: Scheduler) -> Tensor:
 def _adopt(old: Solved, new: Solved, images: Tensor, rows: Tensor, handicap: Tensor | float) -> Solved:
     """``old`` with the images (M,) of ``new`` that beat it by more than ``handicap``; ``rows`` their
     people."""
-    before = old.fit.cost(old.state)[images]
+    before = old.cost[images]
     # A solution without a finite cost is no rival.
-    lower = (new.fit.cost(new.state) + handicap < before) | ~before.isfinite()
-    here = lower[new.fit.group]
-    who, where = rows[here], images[lower]
+    lower = (new.cost + handicap < before) | ~before.isfinite()
+    won = torch.nonzero(lower)[:, 0]
+    steps = old.steps.index_add(0, images, new.steps)
+    if not len(won):
+        return replace(old, steps=steps)
+    if len(won) == old.fit.num_images:
+        fit = replace(old.fit, matches=new.fit.matches, chart=new.fit.chart, space=new.fit.space)
+        return Solved(new.state, fit, steps, new.status)
+    here = torch.nonzero(lower[new.fit.group])[:, 0]
+    who, where = rows[here], images[won]
     fit = replace(
         old.fit,
         matches=scatter(who, new.fit.matches[here], old.fit.matches),
@@ -153,7 +169,6 @@ def _adopt(old: Solved, new: Solved, images: Tensor, rows: Tensor, handicap: Ten
     )
     state = FitState(
         scatter(who, new.state.people[here], old.state.people),
-        scatter(where, new.state.images[lower], old.state.images),
+        scatter(where, new.state.images[won], old.state.images),
     )
-    status = old.status.index_copy(0, where, new.status[lower])
-    return Solved(state, fit, old.steps.index_add(0, images, new.steps), status)
+    return Solved(state, fit, steps, old.status.index_copy(0, where, new.status[won]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Protocol
 
@@ -71,26 +71,69 @@ class Plan:
         return "pose" in self.free
 
 
+@dataclass(frozen=True)
+class Round:
+    """One association and what follows it.
+
+    Attributes:
+        plan: What it frees and sees.
+        widen: Factor on the kernels' scales.
+        begins: A stage begins: flat chart, first damping, and steps are counted anew.
+        new_chart: A chart is made before.
+        solves: Steps follow; else the associations are all that is wanted.
+    """
+
+    plan: Plan
+    widen: float
+    begins: bool = False
+    new_chart: bool = False
+    solves: bool = True
+
+
 @dataclass
+class Costs:
+    """Costs of a state where they have been asked for: by term, (N,) each, and of the images (I,)."""
+
+    people: dict[str, Tensor] | None = None
+    images: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Solved:
     """A state with the problem that it solves.
 
     Attributes:
         fit: The problem at its last association.
-        steps: (I,) accepted steps in all.
+        steps: (I,) accepted steps of the last stage and of what was tried since.
         status: (I,) of the last solve, :class:`depthfit.solver.Status`.
+        known: Costs of this state in this problem, kept once they are computed.
     """
 
     state: FitState
     fit: BodyFit
     steps: Tensor
     status: Tensor
+    known: Costs = field(default_factory=Costs)
+
+    @property
+    def person_costs(self) -> dict[str, Tensor]:
+        """Robust cost of each term, (N,) each."""
+        if self.known.people is None:
+            self.known.people = self.fit.person_costs(self.state)
+        return self.known.people
+
+    @property
+    def cost(self) -> Tensor:
+        """(I,) robust cost, priors included."""
+        if self.known.images is None:
+            self.known.images = self.fit.cost(self.state)
+        return self.known.images
 
 
 class Rounds(Protocol):
-    """Another way to run a stage's rounds than one call after another: recorded, and replayed."""
+    """Another way to run rounds than one call after another: recorded, and replayed."""
 
-    def run(self, stages: Scheduler, state: FitState, plans: list[tuple[Plan, float, bool]]) -> Solved: ...
+    def run(self, stages: Scheduler, state: FitState, rounds: list[Round]) -> Solved: ...
 
 
 @dataclass
@@ -131,6 +174,8 @@ class Scheduler:
 
     def subset(self, images: Tensor) -> tuple[Scheduler, Tensor]:
         """The stages over some images (M,) ascending alone, and the rows of their people."""
+        if len(images) == self.batch.num_images:
+            return self, torch.arange(len(self.batch.group), device=images.device)
         batch, rows = self.batch.subset(images)
         return replace(self, batch=batch, space=self.space[rows]), rows
 
@@ -142,29 +187,29 @@ class Scheduler:
     def camera(self, state: FitState, schedule: Schedule) -> Solved:
         """Translation and depth scale; the prediction's body stays as it is, and so does the focal: a body
         that is still wrong would be explained by a wrong lens."""
-        return self._run(state, ("bearing", "distance"), CAMERA_ROUNDS, schedule)
-
-    def judged(self, solved: Solved) -> Solved:
-        """The same state under all of the evidence, at full weight: what a verdict may compare."""
-        chart = flat_chart(solved.state.people)
-        fit = self.problem(solved.state, chart, Plan(ALL_UNKNOWNS, Parts()), self.robust(1.0))
-        return replace(solved, fit=fit)
+        return self._run(state, self._camera(schedule))
 
     def root(self, state: FitState, schedule: Schedule) -> Solved:
         """Root orientation and clothes too."""
-        return self._run(state, ("root", "bearing", "distance", "clothes"), ROOT_ROUNDS, schedule)
+        return self._run(state, self._root(schedule))
 
     def bodies(self, state: FitState, schedule: Schedule) -> Solved:
         """All unknowns together."""
-        return self._run(state, ALL_UNKNOWNS, self.config.solver.rounds, schedule)
+        return self._run(state, self._bodies(schedule))
 
     def everything(self, start: FitState, schedule: Schedule) -> Solved:
         """Camera, root and all unknowns."""
-        return self.bodies(self.root(self.camera(start, schedule).state, schedule).state, schedule)
+        return self._run(start, self._camera(schedule) + self._root(schedule) + self._bodies(schedule))
+
+    def judged_camera(self, start: FitState, schedule: Schedule) -> Solved:
+        """The state after :meth:`camera` under all of the evidence, at full weight: what a verdict may
+        compare."""
+        look = Round(Plan(ALL_UNKNOWNS, Parts()), 1.0, solves=False)
+        return self._run(start, [*self._camera(schedule), look])
 
     def place(self, state: FitState) -> FitState:
         """Translation alone, bodies and cameras held."""
-        return self._run(state, ("bearing", "distance"), CAMERA_ROUNDS, Schedule(()), scale=False).state
+        return self._run(state, self._camera(Schedule(()), scale=False)).state
 
     def full_problem(self, state: FitState) -> BodyFit:
         """The problem of the last stage, with a fresh chart and associations at ``state``."""
@@ -219,42 +264,45 @@ class Scheduler:
         """Of one round."""
         return LevenbergMarquardtConfig(max_steps=self.config.solver.steps)
 
-    def _plans(
-        self, free: tuple[str, ...], rounds: int, schedule: Schedule, scale: bool
-    ) -> list[tuple[Plan, float, bool]]:
-        """Of each round: what it frees and sees, how wide its kernels are, whether it makes a new chart."""
-        plans = []
-        all_free = "pose" in free
-        for k in range(rounds):
-            depth = not schedule.depth_waits or (all_free and k >= schedule.depth_waits)
-            contour = all_free and k >= schedule.contour_waits
-            plan = Plan(free, Parts(all_free, scale, depth, contour))
-            widen = schedule.widen[k] if k < len(schedule.widen) else 1.0
-            plans.append((plan, widen, all_free and (k < CHART_ROUNDS or k % 2 == 0)))
-        return plans
+    def _camera(self, schedule: Schedule, scale: bool = True) -> list[Round]:
+        return _rounds(("bearing", "distance"), CAMERA_ROUNDS, schedule, scale)
 
-    def _run(
-        self,
-        state: FitState,
-        free: tuple[str, ...],
-        rounds: int,
-        schedule: Schedule,
-        scale: bool = True,
-    ) -> Solved:
-        plans = self._plans(free, rounds, schedule, scale)
+    def _root(self, schedule: Schedule) -> list[Round]:
+        return _rounds(("root", "bearing", "distance", "clothes"), ROOT_ROUNDS, schedule)
+
+    def _bodies(self, schedule: Schedule) -> list[Round]:
+        return _rounds(ALL_UNKNOWNS, self.config.solver.rounds, schedule)
+
+    def _run(self, state: FitState, rounds: list[Round]) -> Solved:
         if self.graphs is not None and use_triton(state.people.root):
-            return self.graphs.run(self, state, plans)
-        chart = flat_chart(state.people)
-        damping: Tensor | None = None
-        steps = torch.zeros(self.batch.num_images, dtype=torch.int64, device=self.batch.center.device)
-        for plan, widen, new_chart in plans:
-            if new_chart:
+            return self.graphs.run(self, state, rounds)
+        for item in rounds:
+            if item.begins:
+                chart = flat_chart(state.people)
+                damping: Tensor | None = None
+                steps = torch.zeros(self.batch.num_images, dtype=torch.int64, device=self.batch.center.device)
+            if item.new_chart:
                 chart = self.space.chart(state.people)
-            fit = self.problem(state, chart, plan, self.robust(widen))
-            state, summary = minimize(fit, state, self.solver(), damping)
-            damping = summary.damping.clamp(max=MAX_CARRIED_DAMPING)
-            steps = steps + summary.steps
+            fit = self.problem(state, chart, item.plan, self.robust(item.widen))
+            if item.solves:
+                state, summary = minimize(fit, state, self.solver(), damping)
+                damping = summary.damping.clamp(max=MAX_CARRIED_DAMPING)
+                steps = steps + summary.steps
         return Solved(state, fit, steps, summary.status)
+
+
+def _rounds(free: tuple[str, ...], count: int, schedule: Schedule, scale: bool = True) -> list[Round]:
+    """Of a stage."""
+    rounds = []
+    all_free = "pose" in free
+    for k in range(count):
+        depth = not schedule.depth_waits or (all_free and k >= schedule.depth_waits)
+        contour = all_free and k >= schedule.contour_waits
+        plan = Plan(free, Parts(all_free, scale, depth, contour))
+        widen = schedule.widen[k] if k < len(schedule.widen) else 1.0
+        new_chart = all_free and (k < CHART_ROUNDS or k % 2 == 0)
+        rounds.append(Round(plan, widen, begins=k == 0, new_chart=new_chart))
+    return rounds
 
 
 @cache

@@ -78,7 +78,7 @@ class Measures:
 def measure(solved: Solved, batch: Batch) -> Measures:
     """Measure a solved state under its own associations."""
     fit, people = solved.fit, solved.state.people
-    costs = fit.person_costs(solved.state)
+    costs = solved.person_costs
     skeleton = fit.skeleton(people)
     points = fit.table.positions(skeleton, people.pose, people.betas)
     focal = solved.state.images.log_focal.exp()[batch.group]
