@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -182,7 +182,7 @@ def _jacfwd(rows: Callable[[Tensor], tuple[Tensor, ...]], at: Tensor, together: 
 
 def forward_mode(fit: BodyFit) -> ForwardModeFit:
     """``fit`` with a Jacobian by forward-mode differentiation."""
-    return ForwardModeFit(**{name: getattr(fit, name) for name in fit.__dataclass_fields__})
+    return ForwardModeFit(**{f.name: getattr(fit, f.name) for f in fields(fit) if f.init})
 
 
 @dataclass

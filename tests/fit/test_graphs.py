@@ -90,13 +90,14 @@ def test_a_recorded_fit_is_the_fit_itself(
     wanted = outcome(Fitter(body, None, config).solve(batch))
     made = request.getfixturevalue("made")
     engine = Fitter(body, None, config)
-    found = outcome(engine.solve(batch))
+    fitted = engine.solve(batch)
     exact = padded_size(count + 1) == count + 1
-    assert_same(found, wanted, exact)
+    assert_same(outcome(fitted), wanted, exact)
     (recorder,) = made
     recorded, replayed = recorder.recorded, recorder.replayed
-    # Of other people nothing must be left; and the same people are nothing new.
-    engine.solve(images[::-1][:count])
+    # Of other people nothing must be left, and the same people are nothing new.
+    other = engine.solve(images[::-1][:count])
+    assert not torch.equal(other.batch.targets.xy, fitted.batch.targets.xy)
     again = recorder.recorded
     assert_same(outcome(engine.solve(batch)), wanted, exact)
     assert recorder.recorded == again
