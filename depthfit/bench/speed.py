@@ -92,10 +92,7 @@ def run_speed(config: SpeedConfig) -> str:
     plan = _plan(config, device)
     _check("spaces", plan.spaces, list(SPACES))
     _check("solvers", plan.solvers, list(ENTRIES))
-    # What is measured on CUDA is the fit with kernels, beside rows in plain torch.
-    cuda = device.type == "cuda"
-    config = replace(config, fit=replace(config.fit, solver=replace(config.fit.solver, kernels=cuda)))
-    with triton_kernels(cuda):
+    with triton_kernels(device.type == "cuda" and config.fit.solver.kernels):
         bench = _Bench(config, plan, device)
         for measure in track(list(bench.jobs()), description="Measuring"):
             measure()

@@ -78,7 +78,8 @@ class FitSpeed:
         steps: Accepted steps of an image, median, all ways in together.
         peak_gib: Peak memory of the device over the timed runs; of the process on a CPU.
         shares: Share of the time by stage. On a GPU, of one more run that waits for the device at every stage
-            and launches every kernel from Python: recorded rounds have no stages.
+            and launches every kernel from Python: recorded rounds have no stages. Empty where that run was
+            out of memory.
         failed: Why there are no figures, or empty.
     """
 
@@ -145,7 +146,11 @@ def _measure(out: FitSpeed, engine: RepeatedFitter, repeats: int, patience: floa
     if not split_first:
         # A recorded round has no stages to watch.
         engine.parts = [replace(part, graphs=None) for part in engine.parts]
-        _split(out, engine)
+        try:
+            _split(out, engine)
+        except torch.cuda.OutOfMemoryError:
+            # It needs more memory than the recorded runs, whose times stand.
+            out.shares = {}
 
 
 def _split(out: FitSpeed, engine: RepeatedFitter) -> float:

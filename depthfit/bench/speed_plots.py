@@ -66,7 +66,8 @@ def _fits(figure_class: type[Any], fits: list[FitSpeed]) -> Any:
     left.set_ylabel("people a second")
     left.grid(True, which="major", alpha=0.4)
     left.legend(fontsize=8)
-    last = [max(rows, key=lambda r: r.people) for case, rows in groups.items() if case == Case(case.space)]
+    split = [[r for r in rows if r.shares] for case, rows in groups.items() if case == Case(case.space)]
+    last = [max(rows, key=lambda r: r.people) for rows in split if rows]
     base = [0.0] * len(last)
     names = [f"{row.case.space}\n{row.people} people" for row in last]
     for k, stage in enumerate(STAGES):

@@ -20,15 +20,17 @@ from depthfit.bench.speed_rivals import (
     SHARED,
     Phase,
     Problem,
+    RecordedLM,
     Trace,
     forward_mode,
     solve_adam,
     solve_lbfgs,
     solve_lm,
 )
+from depthfit.fit.graphs import Recorder
 from depthfit.fit.search import DIRECT
 from depthfit.fit.stages import Scheduler
-from depthfit.kernels import plain_torch
+from depthfit.kernels import plain_torch, use_triton
 
 EQUAL, NEAR = 1e-4, 1e-2
 """A mean cost is equal to LM's if it is at most this part above it, and near at this."""
@@ -50,7 +52,8 @@ class Entry:
         run: The whole schedule.
         warm: A few steps of it.
         grad: It asks for gradients.
-        kernels: It may use Triton's kernels, which have no derivatives; else it runs on plain torch.
+        kernels: It is the fit's own: with Triton's kernels, which have no derivatives, and recorded where
+            they are used; else it runs on plain torch.
     """
 
     label: str
@@ -105,7 +108,8 @@ class Race:
 
     Attributes:
         solver: Key of :data:`ENTRIES`; people: in the batch.
-        first: s of the first steps, compilation and allocation included.
+        first: s of the first steps, compilation, allocation and recording included.
+        recorded: As a CUDA graph.
         seconds: s until it ended: at equal cost, at the end of its schedule, or out of patience.
         steps: Costs noted until then.
         excess: Least mean cost over LM's, less one.
@@ -128,6 +132,7 @@ class Race:
     equal: float | None = None
     peak_gib: float = 0.0
     curve: list[tuple[float, float]] = field(default_factory=list)
+    recorded: bool = False
     failed: str = ""
 
 
@@ -167,15 +172,14 @@ def run_race(course: Course, solver: str, repeats: int, patience: float) -> Race
     release(device)
     try:
         with torch.set_grad_enabled(entry.grad), nullcontext() if entry.kernels else plain_torch():
-            before = now(device)
-            warm = Trace(device)
-            warm.begin()
-            entry.warm(problem, warm)
-            out.first = now(device) - before
+            # What a recording needs is taken while it is made.
             reset_peak(device)
-            traces = [_timed(problem, entry, course.target, patience)]
+            before = now(device)
+            run, out.recorded = _made_ready(problem, entry)
+            out.first = now(device) - before
+            traces = [_timed(problem, run, course.target, patience)]
             while len(traces) < repeats and traces[0].seconds()[-1] < patience / 10:
-                traces.append(_timed(problem, entry, course.target, patience))
+                traces.append(_timed(problem, run, course.target, patience))
         out.peak_gib = peak_gib(device)
         _fill(out, traces, course)
     except torch.cuda.OutOfMemoryError:
@@ -184,7 +188,18 @@ def run_race(course: Course, solver: str, repeats: int, patience: float) -> Race
     return out
 
 
-def _timed(problem: Problem, entry: Entry, target: Tensor, patience: float) -> Trace:
+def _made_ready(problem: Problem, entry: Entry) -> tuple[Solver, bool]:
+    """How to run the whole schedule, after first steps; and whether it is recorded."""
+    if entry.kernels and use_triton(problem.fit.center) and problem.fit.space.recordable:
+        recorded = RecordedLM(problem, Recorder())
+        return lambda _, trace: recorded.solve(trace, LM_STEPS), True
+    warm = Trace(problem.fit.center.device)
+    warm.begin()
+    entry.warm(problem, warm)
+    return entry.run, False
+
+
+def _timed(problem: Problem, run: Solver, target: Tensor, patience: float) -> Trace:
     limit, level = time.perf_counter() + patience, float(target.mean()) * (1 + EQUAL)
 
     def stop(trace: Trace) -> bool:
@@ -192,7 +207,7 @@ def _timed(problem: Problem, entry: Entry, target: Tensor, patience: float) -> T
 
     trace = Trace(target.device, stop)
     trace.begin()
-    entry.run(problem, trace)
+    run(problem, trace)
     return trace
 
 

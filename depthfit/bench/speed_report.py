@@ -39,7 +39,7 @@ def speed_report(
     )
     how += (
         "Shares by one more run that waits for the device at every stage and launches every kernel from "
-        "Python. Peak memory is the device's."
+        "Python; empty where that one ran out of memory. Peak memory is the device's."
         if gpu
         else "Peak memory is the process's so far."
     )
@@ -66,7 +66,7 @@ def fit_table(fits: Sequence[FitSpeed]) -> str:
             lines.append(f"{start} {fit.failed} |" + " |" * (4 + len(STAGES)))
             continue
         cells = f" {_short(fit.rate)} | {_short(median(fit.seconds))} | {_short(fit.first)} | {fit.steps:g} |"
-        shares = "".join(f" {fit.shares[stage]:.0%} |" for stage in STAGES)
+        shares = "".join(f" {fit.shares[stage]:.0%} |" if fit.shares else " |" for stage in STAGES)
         lines.append(f"{start}{cells} {fit.peak_gib:.2f} |{shares}")
     return "\n".join(lines)
 
@@ -101,9 +101,13 @@ def _rules(races: Sequence[Race]) -> str:
     text = (
         "All solvers minimise the fit's own cost, associations held, from the state after the camera and "
         f"root stages, joint rotations, with depth. Equal: mean cost within {EQUAL:.2%} of LM's last. "
-        "A solver stops there, at the end of its schedule, or out of patience. None of them is recorded as a "
-        "CUDA graph."
+        "A solver stops there, at the end of its schedule, or out of patience."
     )
+    recorded = dict.fromkeys(ENTRIES[race.solver].label for race in races if race.recorded)
+    if recorded:
+        text += f" Recorded as a CUDA graph, as in a fit: {', '.join(recorded)}; no other."
+    else:
+        text += " None of them is recorded as a CUDA graph."
     missed = [race for race in races if not race.failed and race.equal is None]
     for race in missed:
         text += (

@@ -18,19 +18,22 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
+from depthfit.fit.graphs import Recorder
 from depthfit.fit.space import RotationSpace
-from depthfit.fit.stages import flat_chart
+from depthfit.fit.stages import MAX_CARRIED_DAMPING, flat_chart
 from depthfit.fit.system import BodyFit
 from depthfit.residuals import Rows
 from depthfit.solver import ArrowSystem, GemanMcClure, LevenbergMarquardtConfig, minimize
 from depthfit.solver.schur import scatter_sum
 from depthfit.state import LOG_FOCAL, LOG_SCALE, NUM_SHARED, FitState
+from depthfit.struct import copy_into
 
 BODY = ("root", "pose", "betas", "bearing", "distance", "clothes", "field")
 SHARED = "shared"
 BEARING_UNIT, DISTANCE_UNIT = 0.02, 0.05
 """rad and log m: units of the two unknowns without a prior, where the others are counted in prior sigmas."""
 LM_STEPS_A_CHART = 2
+LM_CONFIG = LevenbergMarquardtConfig(max_steps=LM_STEPS_A_CHART)
 FORWARD_BYTES, FLOATS_A_VERTEX = 4 * 2**30, 100
 """Forward-mode tangents go through together as long as they take about this much memory, at about so many
 floats of each for every sampled vertex."""
@@ -100,15 +103,59 @@ def solve_lm(problem: Problem, trace: Trace, steps: int, fit: BodyFit | None = N
         fit: The problem with another way to its normal equations.
     """
     fit, state = problem.fit if fit is None else fit, problem.start
-    config, damping = LevenbergMarquardtConfig(max_steps=LM_STEPS_A_CHART), None
+    damping: Tensor | None = None
     for _ in range(math.ceil(steps / LM_STEPS_A_CHART)):
-        fit = replace(fit, chart=fit.space.chart(state.people))
-        state, summary = minimize(fit, state, config, damping)
-        damping = summary.damping.clamp(max=1.0)
-        trace.add(summary.costs[:, -1])
+        state, damping, cost = _lm_round(fit, state, damping)
+        trace.add(cost)
         if trace.stop(trace):
             break
     return state
+
+
+def _lm_round(fit: BodyFit, state: FitState, damping: Tensor | None) -> tuple[FitState, Tensor, Tensor]:
+    """A new chart and the steps in it: the state, the damping (I,) to go on with, and the cost (I,)."""
+    fit = replace(fit, chart=fit.space.chart(state.people))
+    state, summary = minimize(fit, state, LM_CONFIG, damping)
+    return state, summary.damping.clamp(max=MAX_CARRIED_DAMPING), summary.costs[:, -1]
+
+
+class RecordedLM:
+    """:func:`solve_lm` as a fit runs it on CUDA: a round is recorded once, in buffers, and then replayed.
+
+    The problem's space must be recordable.
+    """
+
+    def __init__(self, problem: Problem, recorder: Recorder) -> None:
+        start = problem.start
+        self._problem = problem
+        self._state = FitState(start.people.map(torch.clone), start.images.map(torch.clone))
+        self._damping = torch.empty_like(start.images.log_focal)
+        self._begin()
+        self._replay, self._cost = recorder.record(self._round)
+
+    def solve(self, trace: Trace, steps: int) -> None:
+        """From the problem's start."""
+        self._begin()
+        for _ in range(math.ceil(steps / LM_STEPS_A_CHART)):
+            self._replay()
+            # The next replay overwrites it.
+            trace.add(self._cost.clone())
+            if trace.stop(trace):
+                break
+
+    def _begin(self) -> None:
+        self._keep(self._problem.start)
+        self._damping.fill_(LM_CONFIG.initial_damping)
+
+    def _keep(self, state: FitState) -> None:
+        copy_into(self._state.people, state.people)
+        copy_into(self._state.images, state.images)
+
+    def _round(self) -> Tensor:
+        state, damping, cost = _lm_round(self._problem.fit, self._state, self._damping)
+        self._keep(state)
+        self._damping.copy_(damping)
+        return cost
 
 
 class ForwardModeFit(BodyFit):

