@@ -18,6 +18,7 @@ from depthfit.evidence.scene import ImageEvidence, Scene
 from depthfit.fit.adapter import Prediction, image_input
 from depthfit.fit.config import FitConfig
 from depthfit.fit.fitter import Fitter
+from depthfit.fit.inputs import ImageInput
 from depthfit.run.output import person_row
 from depthfit.tokens.load import load_tokenizer
 
@@ -68,22 +69,35 @@ class Workbench:
             images: Of :meth:`read`.
             vertices: Put meshes into the rows.
         """
-        fitter = self._fitter(variant)
+        config = self.fitter(variant).config
         evidence = [variant.evidence(image.evidence, image.true_focal) for image in images]
-        inputs = [image_input(e, i.people, fitter.config) for e, i in zip(evidence, images, strict=True)]
+        inputs = [image_input(e, i.people, config) for e, i in zip(evidence, images, strict=True)]
+        people = [(image.evidence.path.name, image.people) for image in images]
+        return self.fit_inputs(variant, inputs, people, vertices)
+
+    def fit_inputs(
+        self,
+        variant: Variant,
+        inputs: list[ImageInput],
+        people: Sequence[tuple[str, Sequence[Prediction]]],
+        vertices: bool = False,
+    ) -> tuple[list[Row], float]:
+        """:meth:`fit` of inputs made before; ``people`` are their file names and predictions."""
+        fitter = self.fitter(variant)
         began = time.perf_counter()
         fits = fitter.fit(inputs) if inputs else []
         seconds, rows = time.perf_counter() - began, list[Row]()
-        for image, results in zip(images, fits, strict=True):
-            for prediction, result in zip(image.people, results, strict=True):
-                row = person_row(image.evidence.path.name, prediction, result)
+        for (name, predictions), results in zip(people, fits, strict=True):
+            for prediction, result in zip(predictions, results, strict=True):
+                row = person_row(name, prediction, result)
                 if vertices:
                     row["vertices"] = fitter.vertices(result.refined)
                     row["initial_vertices"] = fitter.vertices(result.initial)
                 rows.append(row)
         return rows, seconds
 
-    def _fitter(self, variant: Variant) -> Fitter:
+    def fitter(self, variant: Variant) -> Fitter:
+        """The fitter of one way, made at its first use."""
         if variant not in self.fitters:
             body, tokenizer = self.context.body, self.context.tokenizer
             settings = variant.settings(self.base)

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
+from depthfit import __version__
 from depthfit.atomic import atomic_path
-from depthfit.bench import split_tables as report
-from depthfit.bench.pool import Job, fit_parts, make_parts
-from depthfit.bench.split_plots import plot_sweeps
-from depthfit.bench.split_scores import Figures, figures, floor, plain
-from depthfit.bench.splits import LEVELS, SPLITS, SWEEPS, TOTAL, Part, split_parts, sweep_parts
-from depthfit.bench.variants import TABLES, variants
-from depthfit.body.load import load_body
-from depthfit.errors import InputError
+from depthfit.bench.pool import Job, Pipeline, Work, one_thread
+from depthfit.bench.split_report import Plan, write_report
+from depthfit.bench.splits import LEVELS, SPLITS, SWEEPS, TOTAL, split_parts, sweep_parts
+from depthfit.bench.variants import CONFIGS, TABLES, variants
+from depthfit.errors import DepthfitError, InputError
 from depthfit.fit.config import FitConfig
-from depthfit.report.score_plots import has_matplotlib
+from depthfit.run.device import choose_device
 
-ALL = "all"
 USUAL = "one"
 
 
@@ -42,7 +40,8 @@ class SplitsConfig:
         sweep_people: People at each value; sweep_fits: Their fits.
         ablations: Fits of a part of the people: what the joint fit owes to what.
         ablation_people: How many, over all splits.
-        workers: Processes that make scenes; fit_workers: Processes that fit, each on ``device``.
+        workers: Processes that make scenes and prepare them; fit_workers: Processes that fit meanwhile, each
+            on ``device``. With one of each, all is done in one process.
         batch: People fitted together.
         device: ``auto``, ``cpu`` or ``cuda``.
         fit: Settings of all fits.
@@ -75,30 +74,63 @@ class SplitsConfig:
 def run_splits(config: SplitsConfig) -> str:
     """Make, fit, score and plot; returns the Markdown tables, also written to ``out``.
 
+    What matters most is done first, and the report is written again whenever people were fitted: who is
+    stopped has a report of what was done until then, and the same command goes on there.
+
     Raises:
-        InputError: A split, fit, level or sweep is unknown.
+        InputError: A split, fit, level or sweep is unknown, or ``out`` holds results of other settings.
+        DepthfitError: Some fits failed. The report is of all others.
     """
     _check(config)
     job = Job(str(Path(config.out) / f"seed_{config.seed}"), config.fit, config.device, config.seed)
-    parts = {
-        level: split_parts(
-            config.splits, config.people if level == USUAL else config.level_people, config.seed, level
-        )
-        for level in (USUAL, *config.levels)
-    }
-    swept = sweep_parts(config.sweeps, config.sweep_people, config.seed)
-    chosen = (
-        split_parts(config.splits, config.ablation_people, config.seed, USUAL) if config.ablations else []
-    )
-    jobs = [(part, config.fits) for part in parts[USUAL]]
-    jobs += [(part, config.level_fits) for level in config.levels for part in parts[level]]
-    jobs += [(part, config.sweep_fits) for values in swept.values() for ps in values.values() for part in ps]
-    jobs += [(part, config.ablations) for part in chosen]
-    work = merged(jobs)
+    plan = plan_of(config)
     _claim(job)
-    make_parts([part for part, _ in work], job, config.workers)
-    fit_parts(work, job, config.fit_workers, config.batch)
-    return _report(config, job, parts, swept, chosen)
+    pipeline = Pipeline(job, config.workers, config.fit_workers, config.batch)
+    reporter = _Reporter(plan, job, apart=max(config.workers, config.fit_workers) > 1)
+    with reporter:
+        pipeline.run(phases(plan), lambda: reporter.begin(pipeline.troubles))
+        text = reporter.last(pipeline.troubles)
+    if pipeline.troubles:
+        raise DepthfitError(f"{len(pipeline.troubles)} tasks failed, see {job.out}/splits.md")
+    return text
+
+
+def plan_of(config: SplitsConfig) -> Plan:
+    """The parts of all tables."""
+    seed, ablations = config.seed, config.ablations
+    return Plan(
+        usual=split_parts(config.splits, config.people, seed, USUAL),
+        fits=config.fits,
+        levels={
+            level: split_parts(config.splits, config.level_people, seed, level) for level in config.levels
+        },
+        level_fits=config.level_fits,
+        sweeps=sweep_parts(config.sweeps, config.sweep_people, seed),
+        sweep_fits=config.sweep_fits,
+        chosen=split_parts(config.splits, config.ablation_people, seed, USUAL) if ablations else [],
+        ablations=ablations,
+    )
+
+
+def phases(plan: Plan) -> list[Work]:
+    """The work, most important first: splits, ablations, levels, sweeps. Nothing is in two phases."""
+    swept = [part for values in plan.sweeps.values() for parts in values.values() for part in parts]
+    asked = [
+        [(part, plan.fits) for part in plan.usual],
+        [(part, plan.ablations) for part in plan.chosen],
+        [(part, plan.level_fits) for parts in plan.levels.values() for part in parts],
+        [(part, plan.sweep_fits) for part in swept],
+    ]
+    known: set[tuple[str, str]] = set()
+    found: list[Work] = []
+    for work in asked:
+        phase = []
+        for part, keys in work:
+            new = [key for key in dict.fromkeys(keys) if (part.name, key) not in known]
+            known |= {(part.name, key) for key in new}
+            phase += [(part, new)] if new else []
+        found.append(phase)
+    return found
 
 
 def _check(config: SplitsConfig) -> None:
@@ -109,74 +141,53 @@ def _check(config: SplitsConfig) -> None:
 
 
 def _claim(job: Job) -> None:
-    """Results of other settings are not mixed with these."""
-    path, settings = Path(job.out) / "fit.yaml", OmegaConf.to_yaml(OmegaConf.structured(job.fit))
-    if path.is_file() and path.read_text() != settings:
-        raise InputError(path, "fit", "the folder holds results of other settings", "Give another out=.")
+    """Results of other settings, configuration files, versions or kinds of device are not mixed with these.
+
+    Scenes carry their own settings, which are compared when they are read. Changes of the code within one
+    version are not noticed.
+    """
+    files = {path: path.relative_to(CONFIGS).as_posix() for path in sorted(CONFIGS.rglob("*.yaml"))}
+    settings = {
+        "depthfit_version": __version__,
+        "device": choose_device(job.device).type,
+        "configs": {name: hashlib.sha256(path.read_bytes()).hexdigest() for path, name in files.items()},
+        "fit": asdict(job.fit),
+    }
+    path, text = Path(job.out) / "settings.yaml", OmegaConf.to_yaml(OmegaConf.create(settings))
+    if path.is_file() and path.read_text() != text:
+        found = "the folder holds results of other settings, or of another version or device"
+        raise InputError(path, "settings", found, "Give another out=.")
     with atomic_path(path) as temporary:
-        temporary.write_text(settings)
+        temporary.write_text(text)
 
 
-def merged(jobs: Sequence[tuple[Part, Sequence[str]]]) -> list[tuple[Part, list[str]]]:
-    """Each part once, with all fits that are asked of it, in the order asked."""
-    found: dict[str, tuple[Part, list[str]]] = {}
-    for part, keys in jobs:
-        known = found.setdefault(part.name, (part, []))[1]
-        known += [key for key in keys if key not in known]
-    return list(found.values())
+class _Reporter:
+    """Writes reports, one at a time; ``apart``: in a process of its own, while fits go on."""
 
+    def __init__(self, plan: Plan, job: Job, apart: bool) -> None:
+        self._plan, self._job, self._apart = plan, job, apart
+        self._under_way: Future[str] | None = None
 
-def _report(
-    config: SplitsConfig,
-    job: Job,
-    parts: dict[str, list[Part]],
-    swept: dict[str, dict[float, list[Part]]],
-    chosen: list[Part],
-) -> str:
-    by_fit = {key: by_split(parts[USUAL], key, job) for key in config.fits}
-    by_level = {
-        level: {key: by_split(parts[level], key, job) for key in config.level_fits} for level in config.levels
-    }
-    curves = {
-        name: {
-            key: {value: figures(people, key, job) for value, people in values.items()}
-            for key in config.sweep_fits
-        }
-        for name, values in swept.items()
-    }
-    body = load_body()
-    floors = {
-        name: floor([part for part in parts[USUAL] if part.group == name], config.fits[0], job, body)
-        for name in config.splits
-    }
-    floors[ALL] = floor(parts[USUAL], config.fits[0], job, body)
-    ablated = {key: by_split(chosen, key, job) for key in config.ablations}
-    text = report.markdown(by_fit, by_level, curves, floors, ablated)
-    out = Path(job.out)
-    content = {
-        "fits": _plain(by_fit),
-        "levels": _plain(by_level),
-        "sweeps": _plain(curves),
-        "ablations": _plain(ablated),
-        "distance_floor": floors,
-    }
-    for name, written in (("splits.md", text), ("splits.json", json.dumps(content, indent=2))):
-        with atomic_path(out / name) as temporary:
-            temporary.write_text(written + "\n")
-    if curves and has_matplotlib():
-        with atomic_path(out / "sweeps.png") as temporary:
-            plot_sweeps(curves, temporary)
-    return text
+    def __enter__(self) -> _Reporter:
+        if self._apart:
+            self._process = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=one_thread)
+            # It starts now, not when the first fits are there.
+            self._process.submit(one_thread)
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        if self._apart:
+            self._process.shutdown(cancel_futures=True)
 
-def by_split(parts: Sequence[Part], key: str, job: Job) -> dict[str, Figures]:
-    """Figures of each split in ``parts``, and of all together."""
-    names = list(dict.fromkeys(part.group for part in parts))
-    found = {name: figures([part for part in parts if part.group == name], key, job) for name in names}
-    return {**found, ALL: figures(parts, key, job)}
+    def begin(self, troubles: Sequence[str]) -> None:
+        """A report of what is there now, unless one is being written. If it fails, so will the last one."""
+        if not self._apart:
+            write_report(self._plan, self._job, troubles)
+        elif self._under_way is None or self._under_way.done():
+            self._under_way = self._process.submit(write_report, self._plan, self._job, list(troubles))
 
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Figures):
-        return plain(value)
-    return {str(name): _plain(inner) for name, inner in value.items()}
+    def last(self, troubles: Sequence[str]) -> str:
+        """The report of all."""
+        if not self._apart:
+            return write_report(self._plan, self._job, troubles)
+        return self._process.submit(write_report, self._plan, self._job, list(troubles)).result()

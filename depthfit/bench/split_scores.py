@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,11 @@ from depthfit.evaluation.matching import match_by_number
 from depthfit.evaluation.score import FIT_FIELDS, NOT_BY_PERSON, TRUTH_FIELDS, load_table, score_tables, take
 
 Table = dict[str, np.ndarray]
+PERSON_ERRORS = (
+    "initial_mpjpe_mm", "mpjpe_mm", "pa_mpjpe_mm", "focal_log", "distance_log", "reprojection",
+)  # fmt: skip
+PERSON = ("group", "level", "fit", "image", "person", "accepted", *PERSON_ERRORS)
+"""Columns of people.csv; the errors as in ``depthfit eval``."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +80,46 @@ def _stack(tables: Sequence[Table]) -> Table:
     }
 
 
+_SCORED: dict[tuple[str, ...], tuple[Figures, list[dict[str, Any]]]] = {}
+"""Scores that were asked before: saved fits do not change."""
+
+
 def figures(parts: Sequence[Part], key: str, job: Job) -> Figures:
     """The figures of a fit over ``parts``, whose images have different names."""
-    fits, truth = tables(parts, key, job)
-    return figures_of(fits, truth, key)
+    return _of_parts(parts, key, job)[0]
+
+
+def people(parts: Sequence[Part], key: str, job: Job) -> list[dict[str, Any]]:
+    """``PERSON`` of everybody in ``parts`` under one fit."""
+    by_image = {part.scene.first + i: part for part in parts for i in range(part.scene.images)}
+    found = []
+    for row in _of_parts(parts, key, job)[1]:
+        part = by_image[int(Path(str(row["imgname"])).stem)]
+        numbers = {name: float(f"{row[name]:.4g}") for name in PERSON_ERRORS}
+        known = {"group": part.group, "level": part.level, "fit": key, "image": Path(row["imgname"]).stem}
+        found.append({**known, "person": row["person"], "accepted": int(row["accepted"]), **numbers})
+    return found
+
+
+def _of_parts(parts: Sequence[Part], key: str, job: Job) -> tuple[Figures, list[dict[str, Any]]]:
+    name = (job.out, key, *(part.name for part in parts))
+    if name not in _SCORED:
+        _SCORED[name] = scored(*tables(parts, key, job), key)
+    return _SCORED[name]
 
 
 def figures_of(fits: Table, truth: Table, source: str) -> Figures:
     """The figures of matched tables."""
-    summary = score_tables(fits, truth, Scoring(), source).summary
+    return scored(fits, truth, source)[0]
+
+
+def scored(fits: Table, truth: Table, source: str) -> tuple[Figures, list[dict[str, Any]]]:
+    """The figures of matched tables, and the scores of each person."""
+    scores = score_tables(fits, truth, Scoring(), source)
+    return _figures(fits, truth, scores.summary), scores.rows
+
+
+def _figures(fits: Table, truth: Table, summary: dict[str, Any]) -> Figures:
 
     def value(name: str, kind: str) -> float:
         return float(summary[name][kind])

@@ -19,13 +19,16 @@ def markdown(
     ablated: Mapping[str, Splits],
 ) -> str:
     """All tables; an empty mapping leaves its tables out."""
-    blocks = ["MPJPE, mm", mpjpe_table(by_fit)]
-    blocks += ["Focal error, median / distance error, median", camera_table(by_fit)]
+    blocks: list[str] = []
+    if by_fit:
+        blocks += ["MPJPE, mm", mpjpe_table(by_fit)]
+        blocks += ["Focal error, median / distance error, median", camera_table(by_fit)]
     for key in by_fit:
         if key.startswith(("joint", "no_masks")):
             blocks += [FITS[key].name, target_table(key, by_fit, floors)]
     for level, fits in by_level.items():
-        blocks += [f"MPJPE, mm, errors of the evidence: {level}", mpjpe_table(fits)]
+        if fits:
+            blocks += [f"MPJPE, mm, errors of the evidence: {level}", mpjpe_table(fits)]
     for name, swept in curves.items():
         blocks += [f"MPJPE, mm, against {SWEEPS[name].title}", sweep_table(swept)]
     if ablated:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from depthfit import so3
 from depthfit.bench.floor import MEDIAN_OF_NORMAL, distance_floor, shape_mean
 from depthfit.bench.pool import Job
-from depthfit.bench.split_bench import SplitsConfig, merged, run_splits
+from depthfit.bench.split_bench import SplitsConfig, phases, plan_of, run_splits
 from depthfit.bench.split_scores import seen_error
 from depthfit.bench.splits import LEVELS, SPLITS, SWEEPS, TOTAL, scaled, split_parts, sweep_parts
 from depthfit.bench.variants import CONFIGS, FITS, TABLES, variants
@@ -109,11 +111,17 @@ def test_an_unknown_fit_split_or_sweep_is_named() -> None:
         sweep_parts(["pitch"], 8, 1)
 
 
-def test_parts_are_fitted_once_in_all_ways() -> None:
-    part = split_parts(["far"], 8, 1, "one")[0]
-    assert merged([(part, ["joint", "smplify"]), (part, ["no_masks", "joint"])]) == [
-        (part, ["joint", "smplify", "no_masks"])
-    ]
+def test_parts_are_fitted_once_in_all_ways_and_what_matters_most_comes_first() -> None:
+    config = SplitsConfig(splits=["everyday", "far"], sweeps=["depth_scale", "focal"], sweep_people=8)
+    work = phases(plan_of(config))
+    splits, ablations, levels, sweeps = ([(p.level, k) for p, keys in w for k in keys] for w in work)
+    asked = [(part.name, key) for phase in work for part, keys in phase for key in keys]
+    assert len(set(asked)) == len(asked)
+    assert {key for _, key in splits} == set(config.fits)
+    # What the splits have had already is not asked again.
+    assert {key for _, key in ablations} == set(config.ablations) - set(config.fits)
+    assert {level for level, _ in levels} == {"half", "double"}
+    assert len(sweeps) == len(config.sweep_fits) * (5 + 4 - 1)
 
 
 def test_floor_is_the_error_of_the_best_guess() -> None:
@@ -214,8 +222,22 @@ def test_the_benchmark_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
     assert "everyday (1) | far (1) | all (2)" in text
     # What is done is not done again, and what was done otherwise is not mixed in.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+    people = list(csv.DictReader((tmp_path / "seed_1" / "people.csv").read_text().splitlines()))
+    mean = np.mean([float(r["mpjpe_mm"]) for r in people if (r["level"], r["fit"]) == ("one", "free_focal")])
+    content = json.loads((tmp_path / "seed_1" / "splits.json").read_text())
+    assert mean == pytest.approx(content["fits"]["free_focal"]["all"]["mpjpe"], rel=1e-3)
+    assert len(people) == 2 * 2 + 2 * 2 + 2
     assert run_splits(config) == text
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")} == before
     config.fit.solver.rounds = 2
     with pytest.raises(InputError, match="other settings"):
         run_splits(config)
+    config.fit.solver.rounds = 1
+    far = job.scene(split_parts(["far"], 4, 1, "one")[0])
+    kept = (far / "synth.yaml").read_text()
+    (far / "synth.yaml").write_text(kept.replace("0.1.0", "0.0.9"))
+    rows[1].unlink()
+    with pytest.raises(InputError, match="another version"):
+        run_splits(config)
+    (far / "synth.yaml").write_text(kept)
+    assert run_splits(config) == text

@@ -1,0 +1,165 @@
+"""Report of ``depthfit bench splits``, of what is there: it is written again as the fits come in."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from depthfit.atomic import atomic_path
+from depthfit.bench import split_tables
+from depthfit.bench.pool import Job
+from depthfit.bench.split_plots import plot_sweeps
+from depthfit.bench.split_scores import PERSON, Figures, figures, floor, people, plain
+from depthfit.bench.splits import Part
+from depthfit.body.load import load_body
+from depthfit.report.score_plots import has_matplotlib
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for.
+
+    Attributes:
+        usual: Parts of the splits, and fits: theirs.
+        levels: Parts at other levels of noise, and level_fits: theirs.
+        sweeps: Parts by sweep and value, and sweep_fits: theirs.
+        chosen: Parts of the ablations, and ablations: their fits.
+    """
+
+    usual: list[Part]
+    fits: list[str]
+    levels: dict[str, list[Part]]
+    level_fits: list[str]
+    sweeps: dict[str, dict[float, list[Part]]]
+    sweep_fits: list[str]
+    chosen: list[Part]
+    ablations: list[str]
+
+    def tables(self) -> Iterator[tuple[str, list[Part], list[str]]]:
+        """Name, parts and fits of all that is compared in one table."""
+        yield "fits", self.usual, self.fits
+        yield "ablations", self.chosen, self.ablations
+        for level, parts in self.levels.items():
+            yield f"errors of the evidence: {level}", parts, self.level_fits
+        for name, values in self.sweeps.items():
+            yield f"sweep of {name}", [p for parts in values.values() for p in parts], self.sweep_fits
+
+
+def write_report(plan: Plan, job: Job, troubles: Sequence[str]) -> str:
+    """Tables, plot and everybody's scores, as far as the fits are there; returns the Markdown.
+
+    Writes splits.md, splits.json, people.csv and sweeps.png. ``troubles`` are sentences to be said.
+    """
+    found = {name: comparable(parts, keys, job) for name, parts, keys in plan.tables()}
+    by_fit = _by_fit(*found["fits"], job)
+    by_level = {level: _by_fit(*found[f"errors of the evidence: {level}"], job) for level in plan.levels}
+    curves = {name: _curve(values, *found[f"sweep of {name}"], job) for name, values in plan.sweeps.items()}
+    curves = {name: curve for name, curve in curves.items() if curve}
+    ablated = _by_fit(*found["ablations"], job)
+    floors = _floors(*found["fits"], job)
+    text = split_tables.markdown(by_fit, by_level, curves, floors, ablated)
+    missing = _missing(plan, found) + list(troubles)
+    if missing:
+        text = "\n".join(["**Not there:**", "", *(f"- {line}" for line in missing), "", text])
+    content = {
+        "fits": _plain(by_fit),
+        "levels": _plain(by_level),
+        "sweeps": _plain(curves),
+        "ablations": _plain(ablated),
+        "distance_floor": floors,
+        "missing": missing,
+    }
+    out = Path(job.out)
+    for name, written in (("splits.md", text), ("splits.json", json.dumps(content, indent=2))):
+        with atomic_path(out / name) as temporary:
+            temporary.write_text(written + "\n")
+    _write_people(found, plan, job)
+    if curves and has_matplotlib():
+        with atomic_path(out / "sweeps.png") as temporary:
+            plot_sweeps(curves, temporary)
+    return text
+
+
+def comparable(parts: Sequence[Part], keys: Sequence[str], job: Job) -> tuple[list[Part], list[str]]:
+    """Some of ``parts`` and fits ``keys``, so that each of these parts has each of these fits.
+
+    A table compares fits of the same people. Of all such choices, the one with the most results.
+    """
+    done = {key: [part for part in parts if job.fits(part, key).is_file()] for key in keys}
+    best: tuple[list[Part], list[str]] = ([], [])
+    for some in done.values():
+        having = [key for key in keys if all(part in done[key] for part in some)]
+        if len(some) * len(having) > len(best[0]) * len(best[1]):
+            best = some, having
+    return best
+
+
+def by_split(parts: Sequence[Part], key: str, job: Job) -> dict[str, Figures]:
+    """Figures of each split in ``parts``, and of all together."""
+    names = list(dict.fromkeys(part.group for part in parts))
+    found = {name: figures([part for part in parts if part.group == name], key, job) for name in names}
+    return {**found, ALL: figures(parts, key, job)}
+
+
+def _by_fit(parts: Sequence[Part], keys: Sequence[str], job: Job) -> dict[str, dict[str, Figures]]:
+    return {key: by_split(parts, key, job) for key in keys}
+
+
+def _curve(
+    values: Mapping[float, Sequence[Part]], parts: Sequence[Part], keys: Sequence[str], job: Job
+) -> dict[str, dict[float, Figures]]:
+    """By fit and value; values of which some people are missing are left out."""
+    whole = {value: own for value, own in values.items() if all(part in parts for part in own)}
+    return {key: {value: figures(own, key, job) for value, own in whole.items()} for key in keys if whole}
+
+
+def _floors(parts: Sequence[Part], keys: Sequence[str], job: Job) -> dict[str, float]:
+    if not parts:
+        return {}
+    body = load_body()
+    names = dict.fromkeys(part.group for part in parts)
+    floors = {name: floor([p for p in parts if p.group == name], keys[0], job, body) for name in names}
+    return {**floors, ALL: floor(parts, keys[0], job, body)}
+
+
+def _missing(plan: Plan, found: Mapping[str, tuple[list[Part], list[str]]]) -> list[str]:
+    """What was asked for and is in no table."""
+    lines = []
+    for name, parts, keys in plan.tables():
+        there, having = found[name]
+        asked, got = sum(part.people for part in parts), sum(part.people for part in there)
+        if got < asked:
+            lines.append(f"{name}: {asked - got} of {asked} people.")
+        elif len(having) < len(keys):
+            lines.append(f"{name}: {', '.join(key for key in keys if key not in having)}.")
+    return lines
+
+
+def _write_people(found: Mapping[str, tuple[list[Part], list[str]]], plan: Plan, job: Job) -> None:
+    """People who are in more than one table come once."""
+    rows = {}
+    for name, (parts, keys) in found.items():
+        # Sweeps have images of the same names at every value.
+        sets = [parts]
+        if name.startswith("sweep"):
+            sets = [[part] for part in parts]
+        for key in keys:
+            for own in sets:
+                for row in people(own, key, job):
+                    rows[tuple(row[column] for column in PERSON[:5])] = row
+    with atomic_path(Path(job.out) / "people.csv") as path, path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, PERSON)
+        writer.writeheader()
+        writer.writerows(rows.values())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Figures):
+        return plain(value)
+    return {str(name): _plain(inner) for name, inner in value.items()}
