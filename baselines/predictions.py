@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from baselines.context import InitContext
-from depthfit.body.points import landmark_table
 from depthfit.camera import full_image_translation, intrinsics, project, regressor_focal
 from depthfit.errors import InputError
 from depthfit.evidence.match import match_people
@@ -47,7 +46,7 @@ def from_predictions(evidence: ImageEvidence, context: InitContext) -> list[Pred
     skeleton = body.skeleton(root, pose, betas)
     # Regressors move SMPL's mesh, whose pelvis stands at its rest position; depthfit moves the pelvis.
     transl = shift + skeleton.rest[:, 0]
-    points = landmark_table(body).positions(skeleton, pose, betas)[:, NUM_JOINTS:] + transl[:, None]
+    points = context.table.positions(skeleton, pose, betas)[:, NUM_JOINTS:] + transl[:, None]
     camera = intrinsics(focal, (size - 1) / 2).expand(len(rows), 3, 3)
     xy = project(points, camera)
     matching = match_people(evidence.people, rows.box_center, rows.box_size, xy.double().numpy())

@@ -20,6 +20,7 @@ from depthfit.evidence.files import decode_image, read_bytes, read_rgb, suggest
 from depthfit.evidence.keypoints import KeypointPerson
 from depthfit.evidence.mask import read_mask
 from depthfit.evidence.predictions import Predictions, read_predictions
+from depthfit.evidence.token_probs import TokenProbs
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 KEYPOINT_ENDING = "_keypoints"
@@ -85,6 +86,14 @@ class Scene:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.images)
+
+    @property
+    def in_any_order(self) -> bool:
+        """Whether images may be read in any order, and by several threads at once. Where the predictions are
+        compressed, that would unpack the file again and again.
+        """
+        probs = None if self.predictions is None else self.predictions.token_probs
+        return not isinstance(probs, TokenProbs) or probs.in_any_order
 
     def rows_of(self, name: str) -> np.ndarray:
         """Rows (N,) int of ``predictions`` that belong to an image; none without predictions."""

@@ -61,6 +61,11 @@ class TokenProbs:
     def __len__(self) -> int:
         return self.shape[0]
 
+    @property
+    def in_any_order(self) -> bool:
+        """Whether rows may be asked for in any order, and by several threads at once."""
+        return self._mapped is not None
+
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """Rows ``index`` (M,) int -> (M, 160, 2048) in the file's dtype.
 

@@ -25,6 +25,7 @@ from depthfit.pseudo.perceive import PerceiveStage
 from depthfit.pseudo.ray_pools import Actors, Pool, Tasks, cores, finish_chunk, read_chunk
 from depthfit.pseudo.records import Chunk, ChunkRef
 from depthfit.pseudo.stages import FitStage, Job
+from depthfit.run.device import cores_here
 
 _log = logging.getLogger(__name__)
 AHEAD = 3
@@ -54,11 +55,11 @@ class RayEngine:
             actors += config.perceive.workers
         # Else Ray ends the processes of light tasks after every second without one, as the actors have taken
         # their places, and each new one spends seconds on its imports.
-        processes = {"num_workers_soft_limit": actors + _cores_here()}
+        processes = {"num_workers_soft_limit": actors + cores_here()}
         try:
             self.ray.init(
                 address="local" if own else config.address,
-                num_cpus=max(math.ceil(wanted), _cores_here()) if own else None,
+                num_cpus=max(math.ceil(wanted), cores_here()) if own else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 **({"include_dashboard": False, "_system_config": processes} if own else {}),
@@ -162,13 +163,6 @@ def cluster_error(error: Exception) -> DepthfitError:
     """What Ray says in a sentence."""
     last = str(error).strip().splitlines()[-1]
     return DepthfitError(f"ray: {last}. What is finished is kept: run the same command again.")
-
-
-def _cores_here() -> int:
-    """Cores that this process may use, where the system tells; else those of the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _module() -> Any:

@@ -13,11 +13,11 @@ from depthfit.evidence import cameras
 from depthfit.evidence.depth import DepthMap
 from depthfit.evidence.scene import ImageEvidence
 from depthfit.perception.depth_pro import DepthEstimate, estimate_depth, load_depth_pro
-from depthfit.pseudo.fitting import HalvingFitter
 from depthfit.pseudo.layout import cached_plan
 from depthfit.pseudo.records import Chunk
 from depthfit.pseudo.stages import Job, timed
 from depthfit.run.device import choose_device
+from depthfit.run.halving import HalvingFitter
 
 _log = logging.getLogger(__name__)
 KNOWN_CAMERAS = ("cameras.json", "exif", "cam_int")

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from depthfit.errors import DepthfitError
 from depthfit.pseudo.config import PerceiveConfig, PseudoConfig
-from depthfit.pseudo.fitting import DeviceError
 from depthfit.pseudo.records import Chunk, ChunkRef
 from depthfit.pseudo.stages import GateStage, Job, ReadStage, WriteStage
+from depthfit.run.halving import DeviceError
 
 _log = logging.getLogger(__name__)
 Stage = Callable[[Chunk], Chunk]

@@ -23,7 +23,6 @@ from depthfit.pseudo import card, observe
 from depthfit.pseudo.assemble import assemble, drop_parts, write_documents
 from depthfit.pseudo.config import PseudoConfig
 from depthfit.pseudo.engine import Engine, LocalEngine
-from depthfit.pseudo.fitting import OUT_OF_MEMORY
 from depthfit.pseudo.layout import CARD, CONFIG, REPORT, SUMMARY, Layout, read_plan, write_plan
 from depthfit.pseudo.manifest import Entry, Manifest, lock
 from depthfit.pseudo.open_source import open_source
@@ -33,6 +32,7 @@ from depthfit.pseudo.provenance import provenance
 from depthfit.pseudo.records import OUTCOMES, Chunk, ChunkRef, Unit
 from depthfit.pseudo.report import write_report
 from depthfit.pseudo.stages import Job, target_kind
+from depthfit.run.halving import OUT_OF_MEMORY
 
 _log = logging.getLogger(__name__)
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}(\.[a-z]+)?$")

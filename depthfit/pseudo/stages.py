@@ -27,7 +27,6 @@ from depthfit.fit.fitter import Fitter
 from depthfit.fit.inputs import ImageInput
 from depthfit.fit.result import PersonFit
 from depthfit.pseudo.config import PseudoConfig
-from depthfit.pseudo.fitting import HalvingFitter, check_device
 from depthfit.pseudo.gate import decide
 from depthfit.pseudo.layout import Layout, cached_plan
 from depthfit.pseudo.outcome import failed_row, fitted_row, is_finite
@@ -36,6 +35,7 @@ from depthfit.pseudo.records import DROPPED, FAILED, REFINED, Chunk, Item
 from depthfit.pseudo.source import Source
 from depthfit.pseudo.start import Start, starts
 from depthfit.run.device import choose_device
+from depthfit.run.halving import HalvingFitter, check_device
 from depthfit.tokens.load import load_tokenizer
 
 _log = logging.getLogger(__name__)

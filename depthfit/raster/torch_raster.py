@@ -26,8 +26,12 @@ FLAT = 1e-7
 """Triangles of less than half this area in px^2 are a line: their weights would be rounding errors."""
 _TRIANGLES_PER_SLAB = 1 << 21
 """Triangles set up at once; a slab takes about 300 bytes for each."""
-_PIXELS_PER_CHUNK = {"cpu": 1 << 17, "cuda": 1 << 23}
-"""Candidate pixels tested at once; about 200 bytes for each."""
+_PIXELS_PER_CHUNK = {"cpu": 1 << 14, "cuda": 1 << 23}
+"""Candidate pixels tested at once; about 200 bytes for each. A CPU's caches hold what is small."""
+_WIDE = 4
+"""Mean px of a box's rows from which it pays to find out where the triangle begins and ends in them."""
+_TILE = 16
+"""px, the side of the squares whose farthest pixel tells that a triangle behind it is hidden."""
 EMPTY = torch.iinfo(torch.int64).max
 
 
@@ -40,6 +44,7 @@ class Boxes(TensorStruct):
         face: (T,) index of the face.
         x, y: (T,) left and top pixel of the box.
         width, height: (T,) of the box in px.
+        back: (T,) bool, whether it is seen from inside.
     """
 
     mesh: Tensor
@@ -48,6 +53,7 @@ class Boxes(TensorStruct):
     y: Tensor
     width: Tensor
     height: Tensor
+    back: Tensor
 
 
 def project_to_screen(vertices: Tensor, K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,8 +84,15 @@ def rasterize(
     for start in range(0, n, slab):
         part = slice(start, start + slab)
         boxes = find_boxes(screen[part], faces, size, cull_backfaces)
-        if len(boxes.mesh):
-            _draw(keys[start * height * width :], screen[part], faces, boxes, width, height)
+        drawn = keys[start * height * width :]
+        if cull_backfaces:
+            _draw(drawn, screen[part], faces, boxes, width, height)
+            continue
+        _draw(drawn, screen[part], faces, boxes[~boxes.back], width, height)
+        # Most of what faces away is hidden by now.
+        back = boxes[boxes.back]
+        pixels = drawn[: len(screen[part]) * height * width].view(-1, height, width)
+        _draw(drawn, screen[part], faces, back[_unhidden(pixels, screen[part], faces, back)], width, height)
     return _resolve(keys.reshape(n, height, width), screen, faces, vertices.dtype)
 
 
@@ -102,7 +115,8 @@ def find_boxes(screen: Tensor, faces: Tensor, size: tuple[int, int], cull_backfa
     keep = (right >= left) & (bottom >= top) & in_front & ((-area if cull_backfaces else area.abs()) > FLAT)
     face, mesh = keep.nonzero(as_tuple=True)
     x, y = left[keep].long(), top[keep].long()
-    return Boxes(mesh, face, x, y, right[keep].long() - x + 1, bottom[keep].long() - y + 1)
+    width_px, height_px = right[keep].long() - x + 1, bottom[keep].long() - y + 1
+    return Boxes(mesh, face, x, y, width_px, height_px, area[keep] > 0)
 
 
 def _planes(screen: Tensor, faces: Tensor, boxes: Boxes) -> Tensor:
@@ -121,17 +135,82 @@ def _planes(screen: Tensor, faces: Tensor, boxes: Boxes) -> Tensor:
     return torch.cat([edges, (edges * inverse.roll(-2, -1)[:, None]).sum(-1, keepdim=True)], -1)
 
 
+@dataclass(frozen=True)
+class _Runs(TensorStruct):
+    """Pixels that lie side by side in the box of a triangle. R of them.
+
+    Attributes:
+        triangle: (R,) row of the boxes.
+        row: (R,) of the pixels, from the top of the box.
+        first: (R,) column of the first, from the left of the box.
+        count: (R,) pixels.
+    """
+
+    triangle: Tensor
+    row: Tensor
+    first: Tensor
+    count: Tensor
+
+
+def _runs(table: Tensor, boxes: Boxes) -> _Runs:
+    """Rows of the boxes. Of large boxes, without most of the pixels that are outside the triangle.
+
+    What is left out is outside by more than rounding, so that the test of each pixel has the last word.
+    """
+    triangle = torch.arange(len(table), device=table.device).repeat_interleave(boxes.height)
+    row = torch.arange(len(triangle), device=table.device)
+    row = row - (boxes.height.cumsum(0) - boxes.height)[triangle]
+    width = boxes.width[triangle]
+    if int(width.sum()) < _WIDE * len(width):
+        return _Runs(triangle, row, torch.zeros_like(row), width)
+    planes = table[triangle]
+    slope, down, corner = planes[:, :3], planes[:, 4:7] * row[:, None], planes[:, 8:11]
+    # The column where each edge crosses the row.
+    crossing = -(down + corner) / slope
+    slack = 1e-6 + 2.0**-48 * (down.abs() + corner.abs()) / slope.abs()
+    first = torch.where(slope > 0, crossing - slack, 0.0).amax(-1).ceil().clamp(min=0)
+    end = torch.where(slope < 0, crossing + slack, torch.inf).amin(-1).floor().clamp(min=-1)
+    last = torch.minimum(end, (width - 1).to(end))
+    some = first <= last
+    first = first[some].long()
+    return _Runs(triangle[some], row[some], first, last[some].long() - first + 1)
+
+
+def _unhidden(keys: Tensor, screen: Tensor, faces: Tensor, boxes: Boxes) -> Tensor:
+    """(T,) bool: whether a triangle could lie before what is drawn: ``keys`` (N, H, W).
+
+    The farthest of each tile of pixels is compared with the nearest corner. Where rounding might turn the
+    comparison round, the answer is yes.
+    """
+    drawn = torch.where(keys == EMPTY, torch.inf, (keys >> 32).int().view(torch.float32))
+    farthest = torch.nn.functional.max_pool2d(drawn[:, None], _TILE, ceil_mode=True)[:, 0]
+    corners = screen.reshape(-1, 3)[boxes.mesh[:, None] * screen.shape[1] + faces[boxes.face]]
+    u, v, inverse = corners.unbind(-1)
+    extent = torch.maximum(u.amax(-1) - u.amin(-1), v.amax(-1) - v.amin(-1))
+    area = (u[:, 1] - u[:, 0]) * (v[:, 2] - v[:, 0]) - (v[:, 1] - v[:, 0]) * (u[:, 2] - u[:, 0])
+    # Three places a side reach every tile of a box of two tiles' width.
+    columns = [(boxes.x + part) // _TILE for part in (0, (boxes.width - 1) // 2, boxes.width - 1)]
+    rows = [(boxes.y + part) // _TILE for part in (0, (boxes.height - 1) // 2, boxes.height - 1)]
+    behind = torch.stack([farthest[boxes.mesh, y, x] for y in rows for x in columns], -1).amax(-1)
+    nearest = 1 / inverse.amax(-1)
+    plain = (extent <= 2 * _TILE) & (area.abs() > 1e-2)
+    return ~(plain & (behind.double() < nearest * (1 - 4e-6)))
+
+
 def _draw(keys: Tensor, screen: Tensor, faces: Tensor, boxes: Boxes, width: int, height: int) -> None:
     """Lower ``keys`` (flat pixels of the slab's meshes) to the nearest triangle's key, in place."""
+    if not len(boxes.mesh):
+        return
     planes = _planes(screen, faces, boxes)
     # Twice the area is the sum of the edge functions anywhere.
     area = planes[:, 2, :3].sum(-1)
     table = torch.cat([planes.reshape(len(area), 12), area[:, None]], -1)
+    runs = _runs(table, boxes)
     base = (boxes.mesh * height + boxes.y) * width + boxes.x
-    ends = (boxes.width * boxes.height).cumsum(0)
-    starts = ends - boxes.width * boxes.height
+    ends = runs.count.cumsum(0)
+    starts = ends - runs.count
     total = int(ends[-1])
-    chunk = _PIXELS_PER_CHUNK.get(keys.device.type, 1 << 17)
+    chunk = _PIXELS_PER_CHUNK.get(keys.device.type, 1 << 14)
     limits = torch.arange(0, total, chunk, device=keys.device)
     first = torch.searchsorted(ends, limits, right=True).tolist()
     last = torch.searchsorted(ends, (limits + chunk).clamp(max=total) - 1, right=True).tolist()
@@ -141,9 +220,8 @@ def _draw(keys: Tensor, screen: Tensor, faces: Tensor, boxes: Boxes, width: int,
         count = ends[some].clamp(max=stop) - starts[some].clamp(min=begin)
         index = torch.arange(a, b + 1, device=keys.device)
         index = index.repeat_interleave(count, output_size=stop - begin)
-        offset = torch.arange(begin, stop, device=keys.device) - starts[index]
-        dy = torch.div(offset, boxes.width[index], rounding_mode="floor")
-        dx = offset - dy * boxes.width[index]
+        dx = torch.arange(begin, stop, device=keys.device) - (starts - runs.first)[index]
+        dy, index = runs.row[index], runs.triangle[index]
         row = table[index]
         value = row[:, 0:4] * dx[:, None] + row[:, 4:8] * dy[:, None] + row[:, 8:12]
         inside = ((value[:, :3].amin(-1) >= 0) & (value[:, 3] > 0)).nonzero()[:, 0]
@@ -155,19 +233,24 @@ def _draw(keys: Tensor, screen: Tensor, faces: Tensor, boxes: Boxes, width: int,
 
 def _resolve(keys: Tensor, screen: Tensor, faces: Tensor, dtype: torch.dtype) -> Fragments:
     """Fragments from the winning keys (N, H, W)."""
+    n, height, width = keys.shape
     hit = keys != EMPTY
     face = torch.where(hit, keys & 0xFFFFFFFF, -1)
-    mesh, y, x = hit.nonzero(as_tuple=True)
-    corners = screen.reshape(-1, 3)[mesh[:, None] * screen.shape[1] + faces[face[hit]]]
-    u, v, inverse = corners.unbind(-1)
-    u, v = u - x[:, None], v - y[:, None]
-    cross = u * v.roll(-1, -1) - v * u.roll(-1, -1)
-    # Inside, all three have the sign of the triangle's area, but for rounding.
-    share = (cross.roll(-1, -1) * cross.sum(-1, keepdim=True).sign()).clamp(min=0)
-    weight = share * inverse
-    total = weight.sum(-1, keepdim=True)
-    bary = torch.zeros(*keys.shape, 3, dtype=dtype, device=keys.device)
-    depth = torch.full(keys.shape, torch.inf, dtype=dtype, device=keys.device)
-    bary[hit] = (weight / total).to(dtype)
-    depth[hit] = (share.sum(-1) / total[:, 0]).to(dtype)
-    return Fragments(face, bary, depth)
+    bary = torch.zeros(n * height * width, 3, dtype=dtype, device=keys.device)
+    depth = torch.full((n * height * width,), torch.inf, dtype=dtype, device=keys.device)
+    chunk = _PIXELS_PER_CHUNK.get(keys.device.type, 1 << 14)
+    for pixel in hit.flatten().nonzero()[:, 0].split(chunk):
+        line = torch.div(pixel, width, rounding_mode="floor")
+        mesh = torch.div(line, height, rounding_mode="floor")
+        x, y = pixel - line * width, line - mesh * height
+        corners = screen.reshape(-1, 3)[mesh[:, None] * screen.shape[1] + faces[face.flatten()[pixel]]]
+        u, v, inverse = corners.unbind(-1)
+        u, v = u - x[:, None], v - y[:, None]
+        cross = u * v.roll(-1, -1) - v * u.roll(-1, -1)
+        # Inside, all three have the sign of the triangle's area, but for rounding.
+        share = (cross.roll(-1, -1) * cross.sum(-1, keepdim=True).sign()).clamp(min=0)
+        weight = share * inverse
+        total = weight.sum(-1, keepdim=True)
+        bary[pixel] = (weight / total).to(dtype)
+        depth[pixel] = (share.sum(-1) / total[:, 0]).to(dtype)
+    return Fragments(face, bary.view(n, height, width, 3), depth.view(n, height, width))

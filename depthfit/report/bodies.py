@@ -131,17 +131,34 @@ def blend_people(
     factor = float(_SUPERSAMPLING)
     cameras = [scaled_intrinsics(k.double(), factor, factor) for k in K]
     drawing = draw_people(vertices, cameras, faces, colors, (height * _SUPERSAMPLING, width * _SUPERSAMPLING))
-    covered = (drawing.person >= 0).astype(np.float32)
-    for index in np.unique(drawing.person[drawing.person >= 0]):
-        mask = (drawing.person == index).astype(np.uint8)
+    seen = drawing.person >= 0
+    rows, columns = (_span(np.asarray(seen.any(axis)), _SUPERSAMPLING) for axis in (1, 0))
+    if rows.start == rows.stop:
+        return picture.copy()
+    # Only what is drawn is mixed: it is a part of the picture.
+    person, rgb = drawing.person[rows, columns], np.ascontiguousarray(drawing.rgb[rows, columns])
+    covered = (person >= 0).astype(np.float32)
+    for index in range(len(vertices)):
+        mask = (person == index).astype(np.uint8)
         outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         edge = tuple(int(0.45 * c) for c in colors[index % len(colors)])
-        cv2.drawContours(drawing.rgb, outlines, -1, edge, 2)
-    alpha = cv2.resize(covered, (width, height), interpolation=cv2.INTER_AREA)[..., None]
+        cv2.drawContours(rgb, outlines, -1, edge, 2)
+    size = covered.shape[1] // _SUPERSAMPLING, covered.shape[0] // _SUPERSAMPLING
+    alpha = cv2.resize(covered, size, interpolation=cv2.INTER_AREA)[..., None]
     # Colours are averaged over the covered part alone, or the rim would darken.
-    shaded = cv2.resize(drawing.rgb * covered[..., None], (width, height), interpolation=cv2.INTER_AREA)
-    mixed = picture * (1 - opacity * alpha) + shaded * opacity
-    return mixed.round().clip(0, 255).astype(np.uint8)
+    shaded = cv2.resize(rgb * covered[..., None], size, interpolation=cv2.INTER_AREA)
+    part = tuple(slice(s.start // _SUPERSAMPLING, s.stop // _SUPERSAMPLING) for s in (rows, columns))
+    mixed = picture.copy()
+    mixed[part] = (picture[part] * (1 - opacity * alpha) + shaded * opacity).round().clip(0, 255)
+    return mixed
+
+
+def _span(used: np.ndarray, step: int) -> slice:
+    """From the first to the last True of ``used`` (N,), at whole steps."""
+    places = np.flatnonzero(used)
+    if not len(places):
+        return slice(0, 0)
+    return slice(int(places[0]) // step * step, (int(places[-1]) // step + 1) * step)
 
 
 def draw_skeleton(

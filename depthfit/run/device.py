@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from depthfit.errors import InputError
@@ -34,3 +36,10 @@ def start_peak(device: torch.device) -> None:
 def peak_memory(device: torch.device) -> int | None:
     """Bytes of a GPU that torch held at most since :func:`start_peak`; ``None`` for a CPU."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+
+
+def cores_here() -> int:
+    """Cores that this process may use, where the system tells; else those of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
-from depthfit.atomic import atomic_path
 from depthfit.evidence.scene import ImageEvidence
 from depthfit.export import write_glb, write_obj
 from depthfit.fit.adapter import Prediction
@@ -16,7 +14,8 @@ from depthfit.fit.fitter import Fitter
 from depthfit.fit.result import BodyResult, PersonFit
 from depthfit.joints import KEYPOINTS
 from depthfit.report.bodies import PersonView
-from depthfit.report.overlay import DepthView, draw_overlay
+from depthfit.report.drawing import OverlayJob
+from depthfit.report.overlay import DepthView
 from depthfit.report.summary import PersonSummary
 
 
@@ -40,21 +39,21 @@ def person_summary(
     )
 
 
-def write_overlay(
+def overlay_job(
     out: Path, evidence: ImageEvidence, fitter: Fitter, predictions: list[Prediction], fits: list[PersonFit]
-) -> Path:
-    """Draw ``overlays/NAME.png``."""
+) -> OverlayJob:
+    """What ``overlays/NAME.png`` is to be drawn from."""
     depth = None
     if evidence.depth is not None:
         focal = evidence.depth.focal_px
         refined = fits[0].refined.focal
         # A metric map has no focal of its own: under the refined one it reads as it is.
-        people = None if evidence.labels is None else evidence.labels.astype(int)
         depth = DepthView(
-            evidence.depth.metres, refined if focal is None else focal, fits[0].log_scale, people
+            evidence.depth.metres, refined if focal is None else focal, fits[0].log_scale, evidence.labels
         )
-    picture = draw_overlay(
-        evidence.pixels(),
+    return OverlayJob(
+        out / "overlays" / f"{evidence.name}.png",
+        evidence.path,
         fitter.body.faces.cpu(),
         [_view(fitter, f.initial, p) for f, p in zip(fits, predictions, strict=True)],
         [_view(fitter, f.refined, p) for f, p in zip(fits, predictions, strict=True)],
@@ -62,13 +61,6 @@ def write_overlay(
         KEYPOINTS,
         depth,
     )
-    path = out / "overlays" / f"{evidence.name}.png"
-    with atomic_path(path) as temporary:
-        ok, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        if not ok:
-            raise OSError(f"OpenCV could not encode {path}")
-        temporary.write_bytes(data.tobytes())
-    return path
 
 
 def write_meshes(

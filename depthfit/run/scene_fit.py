@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from omegaconf import OmegaConf
 from rich.progress import (
     BarColumn,
@@ -29,16 +32,25 @@ from depthfit.errors import InputError
 from depthfit.evidence.scene import ImageEvidence, read_scene
 from depthfit.fit.adapter import Prediction, image_input
 from depthfit.fit.fitter import Fitter
+from depthfit.fit.inputs import ImageInput
 from depthfit.fit.result import PersonFit
 from depthfit.fit.verdict import FitStatus
+from depthfit.report.processes import Drawers
+from depthfit.run.ahead import batches_ahead
 from depthfit.run.config import RunConfig
-from depthfit.run.device import choose_device
+from depthfit.run.device import choose_device, cores_here
+from depthfit.run.halving import HalvingFitter
 from depthfit.run.output import person_row, read_rows, unfitted, write_rows
-from depthfit.run.pictures import write_meshes, write_overlay
+from depthfit.run.pictures import overlay_job, write_meshes
 from depthfit.run.predictions import check_tokenizer, scene_with_predictions
 from depthfit.tokens.load import load_tokenizer
 
 _log = logging.getLogger(__name__)
+BATCH_ON_CPU, BATCH_ON_GPU = 16, 256
+"""People fitted together where nobody says how many."""
+MOST_READERS = 8
+MOST_DRAWERS = 16
+"""Processes, of half a GiB each."""
 NOT_SETTINGS = ("overwrite", "device", "batch", "output.dir", "regressor.batch")
 """Settings that change neither a person's numbers nor what is written of them."""
 
@@ -60,14 +72,22 @@ class RunSummary:
 
 @dataclass
 class _Job:
-    """An image on its way: its people split into those that can be fitted and those that cannot."""
+    """An image on its way: its people, and what a fit takes of it, if there is anybody to fit."""
 
     evidence: ImageEvidence
     predictions: list[Prediction]
+    input: ImageInput | None
 
-    @property
-    def fittable(self) -> list[Prediction]:
-        return [p for p in self.predictions if _has_evidence(p)]
+
+@dataclass
+class _LeftOut:
+    """An image that cannot be used, and why."""
+
+    name: str
+    reason: str
+
+
+_Read = _Job | ImageEvidence | _LeftOut
 
 
 def _has_evidence(prediction: Prediction) -> bool:
@@ -99,10 +119,13 @@ class _SceneRun:
             check_tokenizer(self.scene, config)
         self.config = replace(config, init=name, scene=str(Path(config.scene).resolve()))
         self.initialise = initialiser(name)
-        device = choose_device(config.device)
+        self.device = device = choose_device(config.device)
+        self.batch = batch_size(config.batch, device)
         self.body: Body = load_body(config.models.body, config.models.gender)
         tokenizer = load_tokenizer(config.models.tokenizer)
         self.fitter = Fitter(self.body, tokenizer, config, device)
+        self.fit: HalvingFitter[ImageInput, list[PersonFit]]
+        self.fit = HalvingFitter(self.fitter.fit, isolate=False)
         self.context = InitContext(self.body, tokenizer, config, device, config.seed)
         self.skipped: dict[str, str] = {}
         _check_free(self.out, self.config)
@@ -116,23 +139,27 @@ class _SceneRun:
         with atomic_path(self.out / "config.yaml") as temporary:
             temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(self.config)))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
-        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
+        readers = min(cores_here(), MOST_READERS) if self.scene.in_any_order else 1
+        batches = batches_ahead(todo, self._read, _people, self.batch, readers)
+        with (
+            Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress,
+            Drawers(self._drawers(len(todo))) as drawers,
+            closing(batches),
+        ):
             task = progress.add_task("Fitting", total=len(names), completed=len(names) - len(todo))
-            batch: list[_Job] = []
-            for name in todo:
-                job = self._prepare(name)
-                if job is None:
-                    progress.advance(task)
-                    continue
-                batch.append(job)
-                if sum(len(j.predictions) for j in batch) >= self.config.batch:
-                    self._fit(batch)
-                    progress.advance(task, len(batch))
-                    batch = []
-            if batch:
-                self._fit(batch)
-                progress.advance(task, len(batch))
+            for batch in batches:
+                self._fit(self._started(batch), drawers, lambda: progress.advance(task))
+                if self.device.type == "cpu":
+                    # The next fit wants the cores that they draw with.
+                    drawers.finish()
+                progress.advance(task, sum(isinstance(found, _LeftOut) for found in batch))
         return self._finish(names)
+
+    def _drawers(self, images: int) -> int:
+        """Processes that draw: a core each, but for two that serve a GPU, and worth their start; or none."""
+        free = cores_here() - (2 if self.device.type == "cuda" else 0)
+        number = min(free, images // 2, MOST_DRAWERS) if self.config.output.overlays else 0
+        return number if number > 1 else 0
 
     def _clear(self, names: list[str]) -> None:
         """Take old results away first: a run that is stopped must not leave them beside the new settings."""
@@ -142,27 +169,59 @@ class _SceneRun:
     def _part(self, name: str) -> Path:
         return self.out / "parts" / f"{name}.npz"
 
-    def _prepare(self, name: str) -> _Job | None:
+    def _read(self, name: str) -> _Read:
+        """What one image holds; in a thread beside the fit."""
         try:
             evidence = self.scene.read(name)
-            return _Job(evidence, self.initialise(evidence, self.context))
+            if self.config.init == "keypoints":
+                # To start from them is a fit itself, which is not begun beside another.
+                return evidence
+            predictions = self.initialise(evidence, self.context)
         except InputError as error:
-            # One bad image must not stop the others: it is reported here and in summary.json.
-            _log.error("left out %s: %s", name, error)
-            self.skipped[name] = str(error)
-            return None
+            return _LeftOut(name, str(error))
+        return self._job(evidence, predictions)
 
-    def _fit(self, jobs: list[_Job]) -> None:
-        live = [job for job in jobs if job.fittable]
-        inputs = [image_input(job.evidence, job.fittable, self.config) for job in live]
-        results = self.fitter.fit(inputs) if inputs else []
-        for job, result in zip(live, results, strict=True):
-            self._write(job, result)
+    def _job(self, evidence: ImageEvidence, predictions: list[Prediction]) -> _Job:
+        fittable = [p for p in predictions if _has_evidence(p)]
+        return _Job(evidence, predictions, image_input(evidence, fittable, self.config) if fittable else None)
+
+    def _started(self, batch: list[_Read]) -> list[_Job]:
+        """The images of a batch that can be used."""
+        jobs = []
+        for found in batch:
+            if isinstance(found, _Job):
+                jobs.append(found)
+            elif isinstance(found, _LeftOut):
+                self._leave_out(found.name, found.reason)
+            else:
+                try:
+                    predictions = self.initialise(found, self.context)
+                except InputError as error:
+                    self._leave_out(found.name, str(error))
+                    continue
+                jobs.append(self._job(found, predictions))
+        return jobs
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        """One bad image must not stop the others: it is reported here and in summary.json."""
+        _log.error("left out %s: %s", name, reason)
+        self.skipped[name] = reason
+
+    def _fit(self, jobs: list[_Job], drawers: Drawers, advance: Callable[[], None]) -> None:
+        results = iter(self.fit([job.input for job in jobs if job.input is not None]))
         for job in jobs:
-            if not job.fittable:
-                self._write(job, [])
+            result = next(results) if job.input is not None else []
+            if isinstance(result, str):
+                found = f"no memory to fit its {len(job.predictions)} people, even alone"
+                fix = "Use a device with more, or a smaller solver.grid and depth.samples."
+                self._leave_out(job.evidence.name, str(InputError(job.evidence.path, "people", found, fix)))
+                advance()
+            else:
+                self._write(job, result, drawers, advance)
 
-    def _write(self, job: _Job, result: list[PersonFit]) -> None:
+    def _write(
+        self, job: _Job, result: list[PersonFit], drawers: Drawers, advance: Callable[[], None]
+    ) -> None:
         fitted = iter(result)
         fits = []
         for prediction in job.predictions:
@@ -176,12 +235,18 @@ class _SceneRun:
         if self.config.output.vertices:
             for row, fit in zip(rows, fits, strict=True):
                 row["vertices"] = self.fitter.vertices(fit.refined)
-        if self.config.output.overlays and fits:
-            write_overlay(self.out, job.evidence, self.fitter, job.predictions, fits)
         if self.config.output.mesh:
             write_meshes(self.out, job.evidence.name, self.fitter, job.predictions, fits)
-        # Last, for this file is what says that the image is done.
-        write_rows(self._part(job.evidence.name), rows, {})
+
+        def done() -> None:
+            # Last, for this file is what says that the image is done.
+            write_rows(self._part(job.evidence.name), rows, {})
+            advance()
+
+        if self.config.output.overlays and fits:
+            drawers.draw(overlay_job(self.out, job.evidence, self.fitter, job.predictions, fits), done)
+        else:
+            done()
 
     def _finish(self, names: list[str]) -> RunSummary:
         rows = [row for n in names if self._part(n).is_file() for row in read_rows(self._part(n))]
@@ -207,6 +272,24 @@ class _SceneRun:
         with atomic_path(self.out / "summary.json") as temporary:
             temporary.write_text(json.dumps(summary, indent=2) + "\n")
         return RunSummary(rows, self.skipped, summary)
+
+
+def _people(found: _Read) -> int:
+    """How many people an image adds to a batch."""
+    if isinstance(found, _LeftOut):
+        return 0
+    return len(found.people if isinstance(found, ImageEvidence) else found.predictions)
+
+
+def batch_size(wanted: int | None, device: torch.device) -> int:
+    """People fitted together: ``wanted``, or what suits the device.
+
+    Raises:
+        InputError: It is no number of people.
+    """
+    if wanted is not None and wanted < 1:
+        raise InputError("command line", "batch", str(wanted), "Use a whole number above zero, or null.")
+    return wanted or (BATCH_ON_GPU if device.type == "cuda" else BATCH_ON_CPU)
 
 
 def _median(rows: list[dict[str, Any]], key: str) -> float | None:

@@ -19,9 +19,9 @@ import pytest
 
 from depthfit.pseudo import PseudoConfig
 from depthfit.pseudo.check import check
-from depthfit.pseudo.fitting import DeviceError
 from depthfit.pseudo.part import read_index
 from depthfit.pseudo.records import Chunk, ChunkRef
+from depthfit.run.halving import DeviceError
 from tests.pseudo.conftest import FAST
 
 pytestmark = pytest.mark.faults

@@ -20,7 +20,6 @@ from scipy import sparse
 from depthfit.errors import DepthfitError, InputError
 from depthfit.pseudo import stages, target_tars
 from depthfit.pseudo.check import check
-from depthfit.pseudo.fitting import DeviceError
 from depthfit.pseudo.layout import read_plan
 from depthfit.pseudo.part import read_index
 from depthfit.pseudo.records import Chunk, ChunkRef, Unit
@@ -28,6 +27,7 @@ from depthfit.pseudo.runner import plan_unit
 from depthfit.pseudo.source_tars import TarSource
 from depthfit.pseudo.stages import FitStage, GateStage, Job, ReadStage, WriteStage
 from depthfit.pseudo.tars import scan
+from depthfit.run.halving import DeviceError
 from tests.pseudo.conftest import Members, edit_label, read_tar, refine, replace, settings, write_tar
 from tests.pseudo.official_reader import people
 from tests.pseudo.test_pseudo_sources import coco_file

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from depthfit.pseudo.fitting import is_out_of_memory
+from depthfit.run.halving import is_out_of_memory
 from tests.pseudo.small_memory import ALL
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def test_a_vector_in_opencv_is_out_of_memory() -> None:
     """Its containers fail with C++'s own exception, for which nothing short of a limit is enough."""
     code = (
         "import resource, numpy as np, cv2\n"
-        "from depthfit.pseudo.fitting import is_out_of_memory\n"
+        "from depthfit.run.halving import is_out_of_memory\n"
         "cv2.setNumThreads(1)\n"
         "dots = np.uint8(255) * (np.indices((2000, 2000)).sum(0) % 2).astype(np.uint8)\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"

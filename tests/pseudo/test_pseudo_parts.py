@@ -15,7 +15,6 @@ import torch
 from depthfit.errors import InputError
 from depthfit.pseudo.config import GateConfig, PolicyConfig, PseudoConfig, fingerprint
 from depthfit.pseudo.cost import Costs, ModelConfig, gpu_seconds, manifest_cost, rates, simulate
-from depthfit.pseudo.fitting import OUT_OF_MEMORY, DeviceError, HalvingFitter, is_out_of_memory
 from depthfit.pseudo.gate import LIMITS, decide, doubts
 from depthfit.pseudo.layout import Layout, read_plan, write_plan
 from depthfit.pseudo.manifest import Manifest, lock
@@ -23,6 +22,7 @@ from depthfit.pseudo.observe import queues, stage_figures
 from depthfit.pseudo.outcome import failed_row
 from depthfit.pseudo.part import read_index, read_part, table, write_index, write_part
 from depthfit.pseudo.records import DROPPED, ORIGINAL, REFINED, Item, ItemRef, Unit, UnitPlan, cut_chunks
+from depthfit.run.halving import OUT_OF_MEMORY, DeviceError, HalvingFitter, is_out_of_memory
 
 GOOD: dict[str, Any] = {limit.column: 50.0 if limit.least else 0.0 for limit in LIMITS}
 GOOD |= {"accepted": True, "status": "refined"}

@@ -175,3 +175,23 @@ def test_wrong_arguments_are_named() -> None:
         rasterize(vertices[None], faces, K[None], (0, 4))
     with pytest.raises(ValueError, match="unknown backend"):
         rasterize(vertices[None], faces, K[None], (4, 4), backend="opengl")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_passed_over_changes_no_bit(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large triangles, of which rows are cut short and hidden ones are left out, against all pixels of all."""
+    draw = torch.Generator().manual_seed(seed)
+    centers = torch.randn(2, 150, 1, 3, generator=draw) * torch.tensor([0.8, 0.8, 0.3])
+    spread = 0.5 * 10 ** (-2 * torch.rand(2, 150, 1, 1, generator=draw))
+    corners = centers + spread * torch.randn(2, 150, 3, 3, generator=draw) + torch.tensor([0.0, 0, 3])
+    wall = torch.tensor([[0.0, 2, 2.9], [2, -2, 2.9], [-2, -2, 2.9]]).expand(2, 1, 3, 3)
+    soup = torch.cat([corners, wall], 1).reshape(2, -1, 3)
+    triangles = torch.arange(soup.shape[1]).reshape(-1, 3)
+    K = torch.tensor([[150.0, 0, 90], [0, 150, 70], [0, 0, 1]]).expand(2, 3, 3)
+    fast = rasterize(soup, triangles, K, (143, 181), backend="torch")
+    monkeypatch.setattr(torch_raster, "_WIDE", math.inf)
+    monkeypatch.setattr(torch_raster, "_unhidden", lambda keys, screen, faces, boxes: boxes.face >= 0)
+    plain = rasterize(soup, triangles, K, (143, 181), backend="torch")
+    assert bool(plain.hit.any())
+    for name in ("face", "bary", "depth"):
+        assert torch.equal(getattr(fast, name), getattr(plain, name)), name

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from depthfit.errors import InputError
 from depthfit.fit import Fitter
 from depthfit.run import output
+from depthfit.run.scene_fit import _SceneRun, batch_size
 from tests.run.conftest import fit, rows
 
 QUICK = ("pose.space=rotations", "solver.rounds=1")
@@ -111,6 +113,75 @@ def test_a_kill_in_the_middle_of_writing_leaves_no_half_file(
     assert len(rows(tmp_path)["person"]) == 5
 
 
+def test_a_batch_that_does_not_fit_into_memory_is_halved(
+    scene: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, sizes = Fitter.fit, []
+
+    def small(self: Fitter, images: list) -> list:
+        sizes.append(len(images))
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, images)
+
+    monkeypatch.setattr(Fitter, "fit", small)
+    fit(scene, tmp_path / "halved", *QUICK)
+    assert sizes == [3, 2, 1, 1, 1]
+    whole, halved = rows(done), rows(tmp_path / "halved")
+    assert np.array_equal(whole["imgname"], halved["imgname"])
+    np.testing.assert_allclose(whole["joints"], halved["joints"], atol=1e-4)
+
+
+def test_an_image_that_does_not_fit_into_memory_is_left_out(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Fitter.fit
+
+    def picky(self: Fitter, images: list) -> list:
+        if "00001" in [image.name for image in images]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fitter, "fit", picky)
+        summary = fit(scene, tmp_path, *QUICK)
+    assert list(summary.skipped) == ["00001"]
+    assert "00001.png: people: no memory" in summary.skipped["00001"]
+    assert set(rows(tmp_path)["imgname"]) == {"00000.png", "00002.png"}
+    # It is not taken for done.
+    assert not fit(scene, tmp_path, *QUICK).skipped
+    assert set(rows(tmp_path)["imgname"]) == {"00000.png", "00001.png", "00002.png"}
+
+
+def test_any_other_error_of_a_fit_is_raised(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(self: Fitter, images: list) -> list:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(Fitter, "fit", wrong)
+    with pytest.raises(ValueError, match="no such thing"):
+        fit(scene, tmp_path, *QUICK)
+
+
+def test_overlays_of_processes_are_those_of_this_one(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, number in (("alone", 0), ("pool", 2)):
+        monkeypatch.setattr(_SceneRun, "_drawers", lambda self, images, number=number: number)
+        fit(scene, tmp_path / name, *QUICK, "output.overlays=true")
+        assert len(list((tmp_path / name / "parts").iterdir())) == 3
+    for one in sorted((tmp_path / "alone" / "overlays").iterdir()):
+        assert one.read_bytes() == (tmp_path / "pool" / "overlays" / one.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "people"), [("cpu", None, 16), ("cuda", None, 256), ("cuda", 3, 3)]
+)
+def test_a_batch_is_larger_on_a_gpu(device: str, wanted: int | None, people: int) -> None:
+    assert batch_size(wanted, torch.device(device)) == people
+
+
 @pytest.mark.parametrize("space", ["rotations", "tokens"])
 def test_a_fit_does_not_depend_on_its_batch(scene: Path, tmp_path: Path, space: str) -> None:
     for batch in (1, 16):
@@ -128,6 +199,7 @@ def test_a_fit_does_not_depend_on_its_batch(scene: Path, tmp_path: Path, space: 
     [
         (["scene=nowhere"], "no such folder"),
         (["init=oracle"], "predictions, keypoints"),
+        (["batch=0"], "above zero"),
         (["device=abacus"], "auto, cpu or cuda"),
         (["models.body=nowhere.pkl"], "nowhere.pkl"),
     ],

@@ -29,6 +29,8 @@ class HalvingFitter(Generic[Image, Result]):
 
     Args:
         fit: From images to a result each.
+        isolate: Give an image that the fit fails on for another reason this reason as its result. Else the
+            error is raised.
 
     Raises:
         DeviceError: In a call, where the GPU has failed.
@@ -37,8 +39,8 @@ class HalvingFitter(Generic[Image, Result]):
         limit: Images that a batch may have; halvings: how often one was halved for want of memory.
     """
 
-    def __init__(self, fit: Callable[[list[Image]], Sequence[Result]]) -> None:
-        self._fit = fit
+    def __init__(self, fit: Callable[[list[Image]], Sequence[Result]], isolate: bool = True) -> None:
+        self._fit, self._isolate = fit, isolate
         self.limit = math.inf
         self.halvings = 0
 
@@ -56,6 +58,8 @@ class HalvingFitter(Generic[Image, Result]):
         except Exception as error:
             memory = is_out_of_memory(error)
             check_device(error)
+            if not memory and not self._isolate:
+                raise
             if not memory:
                 _log.warning("a batch of %d images failed: %s", len(images), error, exc_info=True)
             if len(images) == 1:
