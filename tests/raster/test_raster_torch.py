@@ -179,7 +179,7 @@ def test_wrong_arguments_are_named() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_passed_over_changes_no_bit(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large triangles, of which rows are cut short and hidden ones are left out, against all pixels of all."""
+    """Large triangles, whose rows are cut short and of which hidden ones are left out, against all of all."""
     draw = torch.Generator().manual_seed(seed)
     centers = torch.randn(2, 150, 1, 3, generator=draw) * torch.tensor([0.8, 0.8, 0.3])
     spread = 0.5 * 10 ** (-2 * torch.rand(2, 150, 1, 1, generator=draw))

@@ -11,6 +11,7 @@ import torch
 
 from depthfit.errors import InputError
 from depthfit.fit import Fitter
+from depthfit.report.drawing import OverlayJob
 from depthfit.run import output
 from depthfit.run.scene_fit import _SceneRun, batch_size
 from tests.run.conftest import fit, rows
@@ -164,15 +165,14 @@ def test_any_other_error_of_a_fit_is_raised(
         fit(scene, tmp_path, *QUICK)
 
 
-def test_overlays_of_processes_are_those_of_this_one(
-    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, number in (("alone", 0), ("pool", 2)):
-        monkeypatch.setattr(_SceneRun, "_drawers", lambda self, images, number=number: number)
-        fit(scene, tmp_path / name, *QUICK, "output.overlays=true")
-        assert len(list((tmp_path / name / "parts").iterdir())) == 3
-    for one in sorted((tmp_path / "alone" / "overlays").iterdir()):
-        assert one.read_bytes() == (tmp_path / "pool" / "overlays" / one.name).read_bytes()
+def test_processes_draw_every_overlay(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_SceneRun, "_drawers", lambda self, images: 2)
+    monkeypatch.setattr(OverlayJob, "draw", None)
+    fit(scene, tmp_path, *QUICK, "output.overlays=true")
+    drawn = sorted(path.stem for path in (tmp_path / "overlays").iterdir())
+    assert (
+        drawn == sorted(path.stem for path in (tmp_path / "parts").iterdir()) == ["00000", "00001", "00002"]
+    )
 
 
 @pytest.mark.parametrize(
