@@ -24,7 +24,7 @@ from rich.progress import Progress
 from depthfit import __version__
 from depthfit.atomic import atomic_path
 from depthfit.bench.fitting import Workbench
-from depthfit.bench.split_prepare import one_table, prepare, prepared
+from depthfit.bench.split_prepare import prepare, prepared
 from depthfit.bench.splits import Part
 from depthfit.bench.variants import FITS, variants
 from depthfit.errors import InputError
@@ -283,9 +283,8 @@ def _prepare(part: Part, keys: Sequence[str], job: Job, folder: Path) -> None:
     else:
         make_scene(part.scene, root, progress=False)
     bench = _workbench(job, "cpu")
-    with one_table():
-        scene = read_scene(root, part.scene.keypoint_format)
-        images = bench.read(scene, scene.names)
+    scene = read_scene(root, part.scene.keypoint_format)
+    images = bench.read(scene, scene.names)
     prepare(images, variants(tuple(keys)), job.fit, folder)
 
 

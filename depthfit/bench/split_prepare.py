@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines import predictions
 from depthfit.bench.fitting import ReadyImage
 from depthfit.bench.variants import Variant
 from depthfit.fit import adapter
@@ -149,29 +148,22 @@ def remembering() -> Iterator[None]:
 
 
 @contextmanager
-def one_table() -> Iterator[None]:
-    """Within the block, the initialiser's table of landmarks is made once a body, not once an image."""
-    with _remembered(predictions, "landmark_table", lambda body: body.v_template.data_ptr()):
-        yield
-
-
-@contextmanager
-def _remembered(owner: Any, name: str, identity: Callable[[Any], Hashable] | None = None) -> Iterator[None]:
+def _remembered(owner: Any, name: str) -> Iterator[None]:
     original = getattr(owner, name)
-    setattr(owner, name, _with_memory(original, identity or _identity))
+    setattr(owner, name, _with_memory(original))
     try:
         yield
     finally:
         setattr(owner, name, original)
 
 
-def _with_memory(function: Callable[..., Any], identity: Callable[[Any], Hashable]) -> Callable[..., Any]:
+def _with_memory(function: Callable[..., Any]) -> Callable[..., Any]:
     # The arguments are kept beside the answers, so that no other object takes their identity.
     answers: dict[Hashable, tuple[Any, Any]] = {}
 
     @wraps(function)
     def remembered(*arguments: Any) -> Any:
-        key = tuple(identity(argument) for argument in arguments)
+        key = tuple(_identity(argument) for argument in arguments)
         if key not in answers:
             answers[key] = (arguments, function(*arguments))
         return answers[key][1]
