@@ -6,6 +6,8 @@ person is fitted once more from the prediction with that limb flipped, and the b
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -43,26 +45,28 @@ def contradicted(body: Body, batch: Batch, state: FitState) -> Tensor:
     people = state.people
     skeleton = body.skeleton(people.root, people.pose, people.betas)
     measured, known = _depth_at_keypoints(batch, state)
-    options = []
-    for limb in LIMBS:
-        joints = [JOINT_INDEX[name] for name in limb]
-        points = [KEYPOINTS.index(name) for name in limb]
-        z = (skeleton.position + people.transl[:, None])[..., 2][:, joints]
-        bone = z[:, 1:] - z[:, :-1]
-        twins = [z[:, 1:]]
-        for flips in ((True, True), (False, True)):
-            sign = torch.tensor([-1.0 if flip else 1.0 for flip in flips]).to(bone)
-            twins.append(z[:, :1] + torch.cumsum(bone * sign, -1))
-        target, seen = measured[:, points[1:]], known[:, points[1:]]
-        scores = []
-        for twin in twins:
-            sigma = DEPTH_SIGMA_M + DEPTH_SIGMA_LOG * twin
-            error = torch.where(seen, (twin - LIMB_RADIUS - target) / sigma, torch.zeros_like(twin))
-            scores.append((error**2 / (1 + error**2 / 16)).sum(-1))
-        gain = scores[0][:, None] - torch.stack(scores[1:], -1)
-        best = torch.nn.functional.one_hot(gain.argmax(-1), 2).bool()
-        options.append(best & (gain > MIN_GAIN))
-    return torch.stack(options, 1)
+    joints, points, signs = _limb_tables(batch.center.dtype, batch.center.device)
+    z = (skeleton.position + people.transl[:, None])[..., 2][:, joints]  # (N, limbs, 3)
+    bone = z[..., 1:] - z[..., :-1]
+    flipped = z[..., None, :1] + torch.cumsum(bone[..., None, :] * signs, -1)
+    twins = torch.cat([z[..., None, 1:], flipped], -2)  # (N, limbs, 3, 2): as it is, and both flips
+    target, seen = measured[:, points][..., None, :], known[:, points][..., None, :]
+    sigma = DEPTH_SIGMA_M + DEPTH_SIGMA_LOG * twins
+    error = torch.where(seen, (twins - LIMB_RADIUS - target) / sigma, torch.zeros_like(twins))
+    score = (error**2 / (1 + error**2 / 16)).sum(-1)
+    gain = score[..., :1] - score[..., 1:]
+    best = gain.argmax(-1, keepdim=True) == torch.arange(2, device=gain.device)
+    return best & (gain > MIN_GAIN)
+
+
+@cache
+def _limb_tables(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Each limb's joints (limbs, 3), keypoints at the ends of its bones (limbs, 2), and the sign of each
+    bone's depth in both flips (2, 2)."""
+    joints = [[JOINT_INDEX[name] for name in limb] for limb in LIMBS]
+    points = [[KEYPOINTS.index(name) for name in limb[1:]] for limb in LIMBS]
+    signs = torch.tensor([[-1.0, -1.0], [1.0, -1.0]], dtype=dtype, device=device)
+    return torch.tensor(joints, device=device), torch.tensor(points, device=device), signs
 
 
 def bends_naturally(body: Body, pose: Tensor) -> Tensor:

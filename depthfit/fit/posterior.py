@@ -35,10 +35,12 @@ def posterior(fit: BodyFit, state: FitState) -> Posterior:
     """Marginal deviations; the shared camera's uncertainty is in every person's."""
     people = state.people
     block, cross, shared = fit.linearize(state).covariance(fit.group)
-    skeleton = fit.skeleton(people)
+    skeleton = fit.at(state).skeleton
     rest = fit.table.rest(people.pose, people.betas)
     points = pose_points(fit.body, rest, skeleton, people.pose).map(lambda t: t[:, :NUM_JOINTS])
-    eye = torch.eye(3).to(people.root).expand(len(people.root), NUM_JOINTS, 3, 3)
+    eye = torch.eye(3, dtype=people.root.dtype, device=people.root.device).expand(
+        len(people.root), NUM_JOINTS, 3, 3
+    )
     zero = torch.zeros_like(eye[..., 0])
     rows, _ = jacobian(Rows(zero, zero[..., 0], eye, zero), points, skeleton, people, fit.layout)
     rows[..., fit.layout.pose] = rows[..., fit.layout.pose] @ fit.chart.basis[:, None]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from depthfit.fit import hypotheses
-from depthfit.fit.stages import Schedule, Scheduler, Solved
+from depthfit.fit.stages import Costs, Schedule, Scheduler, Solved
 from depthfit.solver.schur import scatter_sum
 from depthfit.state import FitState
 from depthfit.struct import scatter
@@ -158,7 +158,9 @@ def _adopt(old: Solved, new: Solved, images: Tensor, rows: Tensor, handicap: Ten
         return replace(old, steps=steps)
     if len(won) == old.fit.num_images:
         fit = replace(old.fit, matches=new.fit.matches, chart=new.fit.chart, space=new.fit.space)
-        return Solved(new.state, fit, steps, new.status)
+        # The same people under the same kernels: nothing else that a cost depends on can differ.
+        known = new.known if new.fit.robust == old.fit.robust else Costs()
+        return Solved(new.state, fit, steps, new.status, known)
     here = torch.nonzero(lower[new.fit.group])[:, 0]
     who, where = rows[here], images[won]
     fit = replace(
