@@ -295,9 +295,11 @@ def _rounds(free: tuple[str, ...], count: int, schedule: Schedule, scale: bool =
     """Of a stage."""
     rounds = []
     all_free = "pose" in free
+    # In the last round all evidence counts, however few there are.
+    depth_waits, contour_waits = (min(w, count - 1) for w in (schedule.depth_waits, schedule.contour_waits))
     for k in range(count):
-        depth = not schedule.depth_waits or (all_free and k >= schedule.depth_waits)
-        contour = all_free and k >= schedule.contour_waits
+        depth = not depth_waits or (all_free and k >= depth_waits)
+        contour = all_free and k >= contour_waits
         plan = Plan(free, Parts(all_free, scale, depth, contour))
         widen = schedule.widen[k] if k < len(schedule.widen) else 1.0
         new_chart = all_free and (k < CHART_ROUNDS or k % 2 == 0)

@@ -115,7 +115,7 @@ def test_every_stage_can_be_recorded(body: Body, images: list[ImageInput], confi
         lambda s, state: s.camera(state, DIRECT),
         lambda s, state: s.bodies(state, WIDE),
         lambda s, state: s.judged_camera(state, DIRECT),
-        lambda s, state: s.everything(state, search.AGAIN[0][0]),
+        lambda s, state: s.everything(state, search.PATIENT),
         lambda s, state: s.bodies(state, DIRECT),
     ]
     with torch.no_grad():
