@@ -52,20 +52,6 @@ def test_more_starts_never_raise_the_cost(body: Body) -> None:
 
 
 @pytest.mark.usefixtures("everybody_again")
-@pytest.mark.parametrize("rounds", [1, 2, 4])
-def test_all_evidence_counts_at_the_end_however_few_rounds(body: Body, rounds: int) -> None:
-    """Else solutions of different schedules could not be compared."""
-    config = _quick()
-    config.solver.rounds = rounds
-    stages = Fitter(body, None, config).scheduler([exact_image(body, 2)[0]])
-    start = stages.start()
-    for schedule in (search.DIRECT, search.WIDE, search.PATIENT):
-        matches = stages.everything(start, schedule).fit.matches
-        assert float(matches.depth.weight.sum()) > 0
-        assert matches.contour.weight.shape[1] > 0
-
-
-@pytest.mark.usefixtures("everybody_again")
 def test_a_frozen_focal_stays_in_every_start(body: Body) -> None:
     config = _quick()
     config.camera.freeze_focal = True
@@ -77,7 +63,7 @@ def test_a_frozen_focal_stays_in_every_start(body: Body) -> None:
 def test_only_the_unsettled_of_a_batch_are_tried_again(body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch with one of them equals the solo fits."""
     fitter = Fitter(body, None, _quick())
-    images = [exact_image(body, seed)[0] for seed in (2, 6, 8)]
+    images = [exact_image(body, seed)[0] for seed in (2, 3)]
 
     def second_alone(solved: search.Solved) -> torch.Tensor:
         focal = solved.fit.image_prior.log_focal
@@ -103,6 +89,19 @@ def _masked(image: ImageInput) -> ImageInput:
     points, normals = (torch.from_numpy(v[contour.valid]).float() for v in (contour.points, contour.normals))
     person = dataclasses.replace(image.people[0], label=1, outline=OutlineInput(points, normals, closed=True))
     return dataclasses.replace(image, labels=labels, people=[person])
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 4])
+def test_all_evidence_counts_at_the_end_however_few_rounds(body: Body, rounds: int) -> None:
+    """Else solutions of different schedules could not be compared."""
+    config = _quick()
+    config.solver.rounds, config.contour.source = rounds, "mask"
+    stages = Fitter(body, None, config).scheduler([_masked(exact_image(body, 1, turn=0.0)[0])])
+    start = stages.start()
+    for schedule in (search.DIRECT, search.WIDE, search.PATIENT):
+        matches = stages.everything(start, schedule).fit.matches
+        assert float(matches.depth.weight.sum()) > 0
+        assert matches.contour.weight.shape[1] > 0
 
 
 def test_a_limb_outside_the_mask_pays(body: Body) -> None:
