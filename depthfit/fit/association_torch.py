@@ -14,6 +14,8 @@ from depthfit.residuals.keypoints import projection
 
 NORMAL_PENALTY = 6.0
 """A partner whose normal differs is as good as one that lies farther: at 60 degrees, twice as far."""
+BEYOND, HOPELESS = 1e30, 1e20
+"""px^2 a unit of the cosine that a partner lacks, and a cost that no partner has."""
 OPEN_GAP = 0.03
 """m by which what lies behind a rim must be farther, where depth edges are the outline."""
 
@@ -116,12 +118,19 @@ def nearest(
     x, y = xy - middle, to_xy - middle
     # Who is not valid is infinitely far.
     far = y.square().sum(-1).masked_fill_(~to_valid, torch.inf)
-    cost = torch.baddbmm(far[:, None], x, y.mT, alpha=-2).add_(x.square().sum(-1, keepdim=True))
-    factor = torch.baddbmm(
-        cost.new_tensor([[[1 + NORMAL_PENALTY]]]), normal, to_normal.mT, alpha=-NORMAL_PENALTY
-    )
-    averted = factor >= 1 + NORMAL_PENALTY - NORMAL_PENALTY * min_alignment
-    best, index = cost.mul_(factor).masked_fill_(averted, torch.inf).min(-1)
+    near = x.square().sum(-1, keepdim=True)
+    plain = near.new_tensor(1 + NORMAL_PENALTY)
+    limit = near.new_tensor(BEYOND * min_alignment)
+    found = []
+    # One person at a time: their table of costs stays in the processor's cache.
+    for k in range(len(x)):
+        squared = torch.addmm(far[k], x[k], y[k].T, alpha=-2).add_(near[k])
+        factor = torch.addmm(plain, normal[k], to_normal[k].T, alpha=-NORMAL_PENALTY)
+        # Beyond all costs where the normals are not alike, else zero: arithmetic is faster than a mask here.
+        cost = torch.addmm(limit, normal[k], to_normal[k].T, alpha=-BEYOND).relu_()
+        found.append(cost.addcmul_(squared, factor).min(-1))
+    best, index = (torch.stack(parts) for parts in zip(*found, strict=True))
+    best = best.masked_fill(best > HOPELESS, torch.inf)
     partner = to_xy.gather(1, index[..., None].expand(-1, -1, 2))
     return index, best, (xy - partner).square().sum(-1)
 
