@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import wraps
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,8 +20,7 @@ from torch import Tensor
 
 from depthfit.bench.fitting import ReadyImage
 from depthfit.bench.variants import Variant
-from depthfit.fit import adapter
-from depthfit.fit.adapter import Prediction, image_input
+from depthfit.fit.adapter import EvidenceMaps, Prediction, image_input
 from depthfit.fit.config import FitConfig
 from depthfit.fit.inputs import ImageInput
 
@@ -57,11 +54,12 @@ def prepare(images: Sequence[ReadyImage], fits: Mapping[str, Variant], base: Fit
         maps = _Maps(file)
         for image in images:
             people = [replace(p, token_probabilities=None, detection=None) for p in image.people]
-            with remembering():
-                for key, variant in fits.items():
-                    evidence = variant.evidence(image.evidence, image.true_focal)
-                    made = image_input(evidence, image.people, settings[key])
-                    pickled[key].append(maps.pickled(PreparedImage(evidence.path.name, people, made)))
+            # A variant changes nothing of the evidence but the camera.
+            shared = EvidenceMaps.of(image.evidence, image.people)
+            for key, variant in fits.items():
+                evidence = variant.evidence(image.evidence, image.true_focal)
+                made = image_input(evidence, image.people, settings[key], shared)
+                pickled[key].append(maps.pickled(PreparedImage(evidence.path.name, people, made)))
     for key, content in pickled.items():
         (folder / f"{key}.pkl").write_bytes(pickle.dumps(content, pickle.HIGHEST_PROTOCOL))
 
@@ -126,52 +124,3 @@ class _Unpickler(pickle.Unpickler):
         start, shape, dtype = found
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         return torch.from_numpy(self._maps[start : start + size].view(dtype).reshape(shape))
-
-
-PURE = (
-    (adapter, "valid_mask"),
-    (adapter, "depth_edges"),
-    (adapter, "depth_masks"),
-    (adapter, "mask_contour"),
-    (adapter, "person_area"),
-)
-"""Functions of the evidence alone that most fits ask alike; they are most of the time of an input."""
-
-
-@contextmanager
-def remembering() -> Iterator[None]:
-    """Within the block, ``PURE`` functions compute an answer once for the same arguments."""
-    with ExitStack() as stack:
-        for owner, name in PURE:
-            stack.enter_context(_remembered(owner, name))
-        yield
-
-
-@contextmanager
-def _remembered(owner: Any, name: str) -> Iterator[None]:
-    original = getattr(owner, name)
-    setattr(owner, name, _with_memory(original))
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
-
-
-def _with_memory(function: Callable[..., Any]) -> Callable[..., Any]:
-    # The arguments are kept beside the answers, so that no other object takes their identity.
-    answers: dict[Hashable, tuple[Any, Any]] = {}
-
-    @wraps(function)
-    def remembered(*arguments: Any) -> Any:
-        key = tuple(_identity(argument) for argument in arguments)
-        if key not in answers:
-            answers[key] = (arguments, function(*arguments))
-        return answers[key][1]
-
-    return remembered
-
-
-def _identity(argument: Any) -> Hashable:
-    if isinstance(argument, (list, tuple)):
-        return tuple(_identity(item) for item in argument)
-    return argument if isinstance(argument, (int, float, str)) else id(argument)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor
 from depthfit.camera import regressor_focal
 from depthfit.errors import check_choice
 from depthfit.evidence.cameras import CameraPrior
-from depthfit.evidence.depth import DepthMap, depth_edges, valid_mask
+from depthfit.evidence.depth import DepthEdges, DepthMap, depth_edges, valid_mask
 from depthfit.evidence.keypoints import KeypointPerson, keypoint_sigma_px
-from depthfit.evidence.mask import mask_contour, person_area
+from depthfit.evidence.mask import Contour, mask_contour, person_area
 from depthfit.evidence.scene import ImageEvidence
 from depthfit.fit.config import FitConfig
 from depthfit.fit.inputs import ImageInput, OutlineInput, PersonInput
@@ -57,19 +58,84 @@ class Prediction:
     root_sigma: float | None = None
 
 
-def image_input(evidence: ImageEvidence, predictions: list[Prediction], config: FitConfig) -> ImageInput:
-    """Gather an image's evidence for the people in ``predictions``; each must have a detection."""
+@dataclass
+class EvidenceMaps:
+    """What follows from an image's depth map and masks alone, worked out when it is first asked for.
+
+    It is most of the time of an input. Fits of the same image under several settings share it.
+
+    Attributes:
+        depth: The image's depth map; labels: (H, W) uint8 masks, k = k-th person.
+        size: (width, height) px of the image.
+        detections: Keypoints of the people.
+    """
+
+    depth: DepthMap | None
+    labels: np.ndarray | None
+    size: tuple[int, int]
+    detections: list[KeypointPerson | None]
+    _valid: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+    _contours: dict[tuple[int, int], Contour] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(cls, evidence: ImageEvidence, predictions: list[Prediction]) -> EvidenceMaps:
+        return cls(evidence.depth, evidence.labels, evidence.size, [p.detection for p in predictions])
+
+    def valid(self, erode_px: int) -> np.ndarray:
+        """(h, w) bool, pixels of the depth map that a fit may use."""
+        assert self.depth is not None
+        if erode_px not in self._valid:
+            self._valid[erode_px] = valid_mask(self.depth.metres, erode_px)
+        return self._valid[erode_px]
+
+    def contour(self, person: int, points: int) -> Contour:
+        """The outline of a person of the masks."""
+        assert self.labels is not None
+        key = person, points
+        if key not in self._contours:
+            self._contours[key] = mask_contour(self.labels, person, points)
+        return self._contours[key]
+
+    @cached_property
+    def edges(self) -> DepthEdges:
+        """Of the depth map."""
+        assert self.depth is not None
+        return depth_edges(self.depth.metres)
+
+    @cached_property
+    def owners(self) -> np.ndarray | None:
+        """(H, W) uint8: whose the pixels are, k = k-th prediction, as far as depth and keypoints tell it.
+
+        Without masks, somebody who stands in front would be taken for a part of whom they hide. ``None`` for
+        one person: what is not theirs is then told by its depth alone.
+        """
+        if self.depth is None or len(self.detections) < 2:
+            return None
+        return depth_masks(self.depth, self.detections, self.size)
+
+
+def image_input(
+    evidence: ImageEvidence,
+    predictions: list[Prediction],
+    config: FitConfig,
+    maps: EvidenceMaps | None = None,
+) -> ImageInput:
+    """Gather an image's evidence for the people in ``predictions``; each must have a detection.
+
+    ``maps`` are those of the same depth, masks and predictions, where other settings need them too.
+    """
+    maps = maps or EvidenceMaps.of(evidence, predictions)
     camera = _camera(evidence, config)
     depth = evidence.depth if config.depth.use or config.contour.source != "mask" else None
     log_depth = valid = None
     if depth is not None:
         with np.errstate(divide="ignore"):
             log_depth = torch.from_numpy(np.log(depth.metres).astype(np.float32))
-        valid = torch.from_numpy(valid_mask(depth.metres, config.depth.erode_px))
+        valid = torch.from_numpy(maps.valid(config.depth.erode_px))
         log_depth = torch.where(valid, log_depth, torch.zeros_like(log_depth))
     masks = evidence.labels if config.contour.source in ("auto", "mask") else None
-    owners = _owners(evidence, predictions, depth) if masks is None else None
-    people = [_person(p, masks, depth, config) for p in predictions]
+    owners = maps.owners if masks is None and depth is not None else None
+    people = [_person(p, masks, depth, maps, config) for p in predictions]
     if owners is not None and depth is not None:
         people = [_among(person, owners, number, depth) for number, person in enumerate(people, 1)]
     labels = masks if owners is None else owners
@@ -87,19 +153,6 @@ def image_input(evidence: ImageEvidence, predictions: list[Prediction], config: 
         whole_labels=owners is None,
         people=people,
     )
-
-
-def _owners(
-    evidence: ImageEvidence, predictions: list[Prediction], depth: DepthMap | None
-) -> np.ndarray | None:
-    """(H, W) uint8: whose the pixels are, k = k-th prediction, as far as depth and keypoints tell it.
-
-    Without masks, somebody who stands in front would be taken for a part of whom they hide. ``None`` for one
-    person: what is not theirs is then told by its depth alone.
-    """
-    if depth is None or len(predictions) < 2:
-        return None
-    return depth_masks(depth, [p.detection for p in predictions], evidence.size)
 
 
 def _among(person: PersonInput, owners: np.ndarray, number: int, depth: DepthMap) -> PersonInput:
@@ -130,7 +183,11 @@ def _camera(evidence: ImageEvidence, config: FitConfig) -> CameraPrior:
 
 
 def _person(
-    prediction: Prediction, labels: np.ndarray | None, depth: DepthMap | None, config: FitConfig
+    prediction: Prediction,
+    labels: np.ndarray | None,
+    depth: DepthMap | None,
+    maps: EvidenceMaps,
+    config: FitConfig,
 ) -> PersonInput:
     assert prediction.detection is not None
     detection = prediction.detection.trusted(config.keypoints.min_confidence)
@@ -154,30 +211,31 @@ def _person(
         label=label,
         pose_sigma=prediction.pose_sigma,
         root_sigma=prediction.root_sigma,
-        outline=_outline(label, labels, detection, depth, config),
+        outline=_outline(label, detection, depth, maps, config),
     )
 
 
 def _outline(
     label: int | None,
-    labels: np.ndarray | None,
     detection: KeypointPerson,
     depth: DepthMap | None,
+    maps: EvidenceMaps,
     config: FitConfig,
 ) -> OutlineInput | None:
     source = config.contour.source
-    if source in ("auto", "mask") and labels is not None and label is not None:
-        contour = mask_contour(labels, label, config.contour.points)
+    if source in ("auto", "mask") and label is not None:
+        contour = maps.contour(label, config.contour.points)
         points, normals = contour.points[contour.valid], contour.normals[contour.valid]
         return OutlineInput(_floats(points), _floats(normals), closed=True) if len(points) else None
     if source in ("auto", "depth") and depth is not None:
-        return _edge_outline(detection, depth, config.contour.points)
+        return _edge_outline(detection, depth, maps.edges, config.contour.points)
     return None
 
 
-def _edge_outline(detection: KeypointPerson, depth: DepthMap, count: int) -> OutlineInput | None:
+def _edge_outline(
+    detection: KeypointPerson, depth: DepthMap, edges: DepthEdges, count: int
+) -> OutlineInput | None:
     """Depth edges around a person whose nearer side is at the person's distance."""
-    edges = depth_edges(depth.metres)
     points = depth.to_image(edges.points)
     at_points = depth.sample(detection.xy[detection.found])
     if not (at_points > 0).any() or not len(points):
