@@ -206,6 +206,9 @@ def _draw(keys: Tensor, screen: Tensor, faces: Tensor, boxes: Boxes, width: int,
     area = planes[:, 2, :3].sum(-1)
     table = torch.cat([planes.reshape(len(area), 12), area[:, None]], -1)
     runs = _runs(table, boxes)
+    if not len(runs.count):
+        # Slivers between the pixels' centres.
+        return
     base = (boxes.mesh * height + boxes.y) * width + boxes.x
     ends = runs.count.cumsum(0)
     starts = ends - runs.count

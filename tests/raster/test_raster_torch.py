@@ -195,3 +195,10 @@ def test_what_is_passed_over_changes_no_bit(seed: int, monkeypatch: pytest.Monke
     assert bool(plain.hit.any())
     for name in ("face", "bary", "depth"):
         assert torch.equal(getattr(fast, name), getattr(plain, name)), name
+
+
+def test_a_sliver_between_the_pixels_centres_hits_nothing() -> None:
+    """Its box is large and holds many centres; it is the only triangle."""
+    sliver = torch.tensor([[[0.5, 0.0, 1.0], [20.5, 20.0, 1.0], [20.6, 20.0, 1.0]]])
+    found = rasterize(sliver, torch.tensor([[0, 1, 2]]), torch.eye(3)[None], (32, 32), backend="torch")
+    assert not found.hit.any()
