@@ -95,10 +95,14 @@ class Drawers:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            pickle.dump(job, process.stdin)
+            # Whole or not at all: of half a job the process would wait for the rest.
+            process.stdin.write(pickle.dumps(job))
             process.stdin.flush()
             answer = pickle.load(process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError) as error:
+            if isinstance(error, pickle.UnpicklingError):
+                # It still runs, but its answers can no longer be told apart.
+                process.kill()
             found = f"the process that drew it ended with status {process.wait()}"
             raise DepthfitError(f"{job.path}: {found}; what is finished is kept") from error
         finally:

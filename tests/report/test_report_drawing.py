@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from depthfit.errors import DepthfitError, InputError
 from depthfit.report.drawing import OverlayJob
@@ -60,6 +62,18 @@ def test_a_process_that_dies_is_an_error_not_a_wait(job: OverlayJob) -> None:
         drawers.draw(job, lambda: None)
         with pytest.raises(DepthfitError, match=r"0\.png: the process that drew it ended with status -9"):
             drawers.finish()
+
+
+def test_a_job_that_cannot_be_handed_over_leaves_the_process_to_the_next(job: OverlayJob) -> None:
+    # What comes before the function is more than a pipe's buffer holds.
+    big = dataclasses.replace(job, faces=torch.zeros(100_000, 3), summaries=[lambda: None])  # type: ignore[list-item]
+    with Drawers(1) as drawers:
+        drawers.draw(big, lambda: None)
+        drawers.draw(job, lambda: None)
+        with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+            drawers.finish()
+        drawers.finish()
+    assert job.path.is_file()
 
 
 def test_what_breaks_off_the_run_ends_the_processes(job: OverlayJob) -> None:
