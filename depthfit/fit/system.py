@@ -235,7 +235,8 @@ class BodyFit:
     def _evaluate(self, state: FitState) -> Evaluation:
         skeleton = self.skeleton(state.people)
         landmarks = self._positions(state.people, skeleton)
-        surface = self._surface(state, skeleton) if self._fused else self._surface_rows(state, skeleton)
+        fused = self._fused(state.people)
+        surface = self._surface(state, skeleton) if fused else self._surface_rows(state, skeleton)
         return Evaluation(skeleton, landmarks, self._keypoint_rows(state, landmarks), surface)
 
     def skeleton(self, people: PersonState) -> Skeleton:
@@ -294,10 +295,9 @@ class BodyFit:
     def _focal(self, state: FitState) -> Tensor:
         return state.images.log_focal.exp()[self.group]
 
-    @property
-    def _fused(self) -> bool:
+    def _fused(self, people: PersonState) -> bool:
         """Whether the rows on the surface go through Triton kernels, which never build their Jacobian."""
-        return use_triton(self.center) and import_module(NORMAL).fits(self.body, self.layout)
+        return use_triton(self.center) and import_module(NORMAL).fits(self.body, people)
 
     def _surface(self, state: FitState, skeleton: Skeleton) -> Any:
         """:class:`depthfit.residuals.triton_surface.Surface`, the kernels' view of the rows."""

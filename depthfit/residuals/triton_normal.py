@@ -30,7 +30,7 @@ from depthfit.residuals.triton_surface import (
     depth_row,
     load3,
 )
-from depthfit.state import NUM_SHARED, StepLayout
+from depthfit.state import NUM_SHARED, PersonState, StepLayout
 
 _ROWS, _WARPS = 16, 2
 _RIGID_ROWS = 64
@@ -40,9 +40,10 @@ _ALIGN = 4
 """Columns are padded to a multiple of this, 16 bytes, by zeros."""
 
 
-def fits(body: Body, layout: StepLayout) -> bool:
-    """Whether the kernel's tiles hold a body and a layout; the plain-torch path holds any."""
-    most = max(layout.num_betas, layout.num_field, layout.num_clothes)
+def fits(body: Body, people: PersonState) -> bool:
+    """Whether the kernels' tiles hold a body, and the clothes and field of ``people``, which count also where
+    they do not move; the plain-torch path holds any."""
+    most = max(body.num_betas, people.field.shape[1], people.clothes.shape[1])
     return body.posedirs is None and most <= TILE.value
 
 

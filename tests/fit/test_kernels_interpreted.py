@@ -86,7 +86,10 @@ def test_cost_and_columns_are_those_of_the_rows(free: tuple[str, ...]) -> None:
     state = FitState(start.people.replace(field=field), start.images)
     fit = stages.problem(state, flat_chart(state.people), Plan(free, Parts()), stages.robust(2.0))
     interpreted("depthfit.residuals.triton_surface")
-    interpreted("depthfit.residuals.triton_normal")
+    normal = interpreted("depthfit.residuals.triton_normal")
+    assert normal.fits(fit.body, state.people)
+    # A field that does not move is read all the same.
+    assert not normal.fits(fit.body, state.people.replace(field=field.new_zeros(len(field), 33)))
     exact = fit.at(state)
     assert isinstance(exact.surface, SurfaceRows)
     rows = (exact.surface.depth, exact.surface.contour)
