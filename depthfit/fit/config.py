@@ -166,7 +166,8 @@ class SolverConfig:
         grid: Side in cells of the window in which a person is rendered for association.
         rounds: Rounds of association and steps with all unknowns free.
         steps: Steps a round.
-        hypotheses: Also try limbs flipped front to back where the depth contradicts the prediction.
+        hypotheses: Also try a third schedule, keypoints first, for whom two leave unexplained, and limbs
+            flipped front to back where the depth contradicts the prediction.
         kernels: On CUDA, Triton kernels and recorded rounds in place of plain torch.
     """
 

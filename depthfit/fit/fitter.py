@@ -103,10 +103,10 @@ class Fitter:
     def _chunks(self, images: list[ImageInput]) -> list[list[ImageInput]]:
         """Images in groups whose people fit into memory together; an image's people stay together."""
         most = MOST_PEOPLE_BY_TOKENS if self.config.pose.space == "tokens" else MOST_PEOPLE
-        chunks: list[list[ImageInput]] = [[]]
+        chunks: list[list[ImageInput]] = []
         people = 0
         for image in images:
-            if people + len(image.people) > most and chunks[-1]:
+            if not chunks or people + len(image.people) > most:
                 chunks.append([])
                 people = 0
             chunks[-1].append(image)
