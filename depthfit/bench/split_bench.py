@@ -78,7 +78,8 @@ def run_splits(config: SplitsConfig) -> str:
     stopped has a report of what was done until then, and the same command goes on there.
 
     Raises:
-        InputError: A split, fit, level or sweep is unknown, or ``out`` holds results of other settings.
+        InputError: A split, fit, level or sweep is unknown, there is to be no process or batch, or ``out``
+            holds results of other settings.
         DepthfitError: Some fits failed. The report is of all others.
     """
     _check(config)
@@ -134,6 +135,9 @@ def phases(plan: Plan) -> list[Work]:
 
 
 def _check(config: SplitsConfig) -> None:
+    for name in ("workers", "fit_workers", "batch"):
+        if getattr(config, name) < 1:
+            raise InputError("command line", name, str(getattr(config, name)), "Use a number above zero.")
     variants([*config.fits, *config.level_fits, *config.sweep_fits, *config.ablations])
     wrong = [level for level in config.levels if level not in LEVELS or level == USUAL]
     if wrong:

@@ -107,6 +107,8 @@ def test_an_unknown_fit_split_or_sweep_is_named() -> None:
         variants(["smplifyx"])
     with pytest.raises(InputError, match="closer"):
         split_parts(["closer"], 8, 1, "one")
+    with pytest.raises(InputError, match="fit_workers"):
+        run_splits(SplitsConfig(fit_workers=0))
     with pytest.raises(InputError, match="pitch"):
         sweep_parts(["pitch"], 8, 1)
 
