@@ -22,7 +22,7 @@ from depthfit import so3
 from depthfit.evidence.keypoints import KeypointPerson
 from depthfit.evidence.match import match_masks
 from depthfit.evidence.scene import ImageEvidence
-from depthfit.fit.adapter import Prediction, image_input
+from depthfit.fit.adapter import EvidenceMaps, Prediction, image_input
 from depthfit.fit.config import FitConfig
 from depthfit.fit.fitter import Fitter
 from depthfit.fit.search import WIDE
@@ -86,7 +86,8 @@ def _start_config(config: FitConfig) -> FitConfig:
 @torch.no_grad()
 def _best_start(evidence: ImageEvidence, person: KeypointPerson, number: int, fitter: Fitter) -> Prediction:
     starts = _starts(person, number)
-    images = [image_input(evidence, [start], fitter.config) for start in starts]
+    maps = EvidenceMaps.of(evidence, starts[:1])
+    images = [image_input(evidence, [start], fitter.config, maps) for start in starts]
     scheduler, schedule = fitter.scheduler(images), WIDE
     rooted = scheduler.root(scheduler.camera(scheduler.start(), schedule).state, schedule)
     order = rooted.fit.cost(rooted.state).nan_to_num(torch.inf).argsort()[:FINALISTS]
