@@ -124,7 +124,8 @@ def image_input(
 
     ``maps`` are those of the same depth, masks and predictions, where other settings need them too.
     """
-    maps = maps or EvidenceMaps.of(evidence, predictions)
+    if maps is None:
+        maps = EvidenceMaps.of(evidence, predictions)
     camera = _camera(evidence, config)
     depth = evidence.depth if config.depth.use or config.contour.source != "mask" else None
     log_depth = valid = None

@@ -13,8 +13,8 @@ from depthfit.body.load import load_body
 from depthfit.evidence.cameras import CameraPrior
 from depthfit.evidence.keypoints import KeypointPerson
 from depthfit.evidence.scene import ImageEvidence
-from depthfit.fit import FitConfig, Fitter
-from depthfit.fit.adapter import Prediction, image_input
+from depthfit.fit import FitConfig, Fitter, adapter
+from depthfit.fit.adapter import EvidenceMaps, Prediction, image_input
 from tests.perception.capsules import FOCAL, HEIGHT, WIDTH, as_map, background, stand
 
 
@@ -117,3 +117,31 @@ def _near(points: np.ndarray, pixels: np.ndarray) -> int:
     x, y = points.round().astype(int).T
     inner = pixels[y.clip(2, HEIGHT - 3), x.clip(2, WIDTH - 3)]
     return int(inner.sum())
+
+
+def test_maps_of_an_image_are_made_once_for_all_that_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(name: str) -> None:
+        function = getattr(adapter, name)
+
+        def call(*arguments: object) -> object:
+            made.append(name)
+            return function(*arguments)
+
+        monkeypatch.setattr(adapter, name, call)
+
+    for name in ("valid_mask", "depth_edges", "depth_masks"):
+        counted(name)
+    evidence, _ = _evidence()
+    people = _predictions(evidence.people)
+    maps = EvidenceMaps.of(evidence, people)
+    wider = _config("auto")
+    wider.depth.erode_px = 7
+    for config in (_config("auto"), _config("depth"), _config("none"), wider):
+        image_input(evidence, people, config, maps)
+    assert sorted(made) == ["depth_edges", "depth_masks", "valid_mask", "valid_mask"]
+    kept = [image_input(evidence, people, config, maps).depth_valid for config in (wider, _config("auto"))]
+    assert kept[0] is not None
+    assert kept[1] is not None
+    assert kept[0].sum() < kept[1].sum(), "each erosion has a mask of its own"
