@@ -69,7 +69,8 @@ class RunConfig(FitConfig):
         scene: The scene folder.
         init: predictions, keypoints, or a regressor (tokenhmr, hmr2) that first writes predictions.npz;
             ``null`` takes predictions where the scene has them, else keypoints.
-        batch: People fitted together, about; ``null`` takes 16 on a CPU and 256 on a GPU.
+        batch: People fitted together, about; ``null`` takes 16 on a CPU and 256 on a GPU. Fewer where
+            images are larger than 4 megapixels.
         device: ``auto``, ``cpu`` or ``cuda``.
         overwrite: Fit again what is done.
         seed: Of every random draw.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -48,6 +49,9 @@ from depthfit.tokens.load import load_tokenizer
 _log = logging.getLogger(__name__)
 BATCH_ON_CPU, BATCH_ON_GPU = 16, 256
 """People fitted together where nobody says how many."""
+PIXELS_A_PERSON = 1 << 22
+"""An image takes the place of one person for each so many pixels at least: its maps, some ten bytes a pixel,
+are held from when it is read until it is fitted."""
 MOST_READERS = 8
 MOST_DRAWERS = 16
 """Processes, of half a GiB each."""
@@ -140,7 +144,7 @@ class _SceneRun:
             temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(self.config)))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
         readers = min(cores_here(), MOST_READERS) if self.scene.in_any_order else 1
-        batches = batches_ahead(todo, self._read, _people, self.batch, readers)
+        batches = batches_ahead(todo, self._read, _places, self.batch, readers)
         with (
             Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress,
             Drawers(self._drawers(len(todo))) as drawers,
@@ -274,11 +278,13 @@ class _SceneRun:
         return RunSummary(rows, self.skipped, summary)
 
 
-def _people(found: _Read) -> int:
-    """How many people an image adds to a batch."""
+def _places(found: _Read) -> int:
+    """How many of a batch's people an image takes the place of."""
     if isinstance(found, _LeftOut):
         return 0
-    return len(found.people if isinstance(found, ImageEvidence) else found.predictions)
+    evidence = found if isinstance(found, ImageEvidence) else found.evidence
+    people = len(found.people if isinstance(found, ImageEvidence) else found.predictions)
+    return max(1, people, math.prod(evidence.size) // PIXELS_A_PERSON)
 
 
 def batch_size(wanted: int | None, device: torch.device) -> int:

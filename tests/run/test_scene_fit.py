@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from depthfit.errors import InputError
+from depthfit.evidence.cameras import CameraPrior
+from depthfit.evidence.keypoints import KeypointPerson
+from depthfit.evidence.scene import ImageEvidence
 from depthfit.fit import Fitter
 from depthfit.report.drawing import OverlayJob
 from depthfit.run import output
-from depthfit.run.scene_fit import _SceneRun, batch_size
+from depthfit.run.scene_fit import _LeftOut, _places, _SceneRun, batch_size
 from tests.run.conftest import fit, rows
 
 QUICK = ("pose.space=rotations", "solver.rounds=1")
@@ -180,6 +183,19 @@ def test_processes_draw_every_overlay(scene: Path, tmp_path: Path, monkeypatch: 
 )
 def test_a_batch_is_larger_on_a_gpu(device: str, wanted: int | None, people: int) -> None:
     assert batch_size(wanted, torch.device(device)) == people
+
+
+@pytest.mark.parametrize(
+    ("size", "people", "places"), [((640, 480), 0, 1), ((640, 480), 3, 3), ((6000, 4000), 3, 5)]
+)
+def test_large_images_fill_a_batch_sooner_and_empty_ones_fill_it_too(
+    size: tuple[int, int], people: int, places: int
+) -> None:
+    camera = CameraPrior(500.0, 0.1, (0.0, 0.0), "test")
+    found = (KeypointPerson(np.zeros((27, 2)), np.ones(27)),) * people
+    evidence = ImageEvidence("a", Path("a.png"), size, found, None, None, camera, np.arange(0), None, ())
+    assert _places(evidence) == places
+    assert _places(_LeftOut("a", "torn")) == 0
 
 
 @pytest.mark.parametrize("space", ["rotations", "tokens"])
