@@ -56,18 +56,19 @@ Source: TypeAlias = Callable[[], Evaluation]
 @dataclass
 class Recent:
     """Evaluations of the last states of a solve: a trial's cost is followed by the equations of whatever was
-    accepted of it. States are told apart by identity, and an evaluation that carries gradients is not kept.
+    accepted of it. States are told apart by identity. Where gradients are wanted, nothing is kept or found.
     """
 
     _kept: list[tuple[FitState, Source]] = field(default_factory=list)
 
     def at(self, state: FitState, evaluate: Callable[[FitState], Evaluation]) -> Evaluation:
         """The evaluation at ``state``, made only if it is not known."""
+        if torch.is_grad_enabled():
+            return evaluate(state)
         source = self._find(state)
         found = evaluate(state) if source is None else source()
-        if not torch.is_grad_enabled():
-            others = [(known, kept) for known, kept in self._kept if known is not state]
-            self._kept = [*others[-1:], (state, lambda: found)]
+        others = [(known, kept) for known, kept in self._kept if known is not state]
+        self._kept = [*others[-1:], (state, lambda: found)]
         return found
 
     def mix(self, chosen: FitState, new: FitState, old: FitState, rows: Tensor) -> None:

@@ -238,6 +238,10 @@ def test_a_known_state_is_not_evaluated_again(monkeypatch: pytest.MonkeyPatch) -
         problem.cost(state)
         problem.linearize(state)
     assert calls.count == 1
-    problem.cost(FitState(state.people, state.images))
-    problem.cost(FitState(state.people, state.images))
+    other = FitState(state.people, state.images)
+    problem.cost(other)
+    problem.cost(other)
     assert calls.count == 3
+    # What was found without gradients would cut them off.
+    problem.cost(state)
+    assert calls.count == 4
