@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from depthfit.body.points import pose_points
-from depthfit.fit.nuisance import CORRELATION
+from depthfit.fit.nuisance import COMMON_ERROR, CORRELATION
 from depthfit.fit.system import BodyFit
 from depthfit.joints import NUM_JOINTS
 from depthfit.residuals.rows import Rows, jacobian
+from depthfit.solver.schur import scatter_sum
 from depthfit.state import LOG_FOCAL, FitState
 from depthfit.struct import TensorStruct
 
@@ -34,7 +35,12 @@ class Posterior(TensorStruct):
 def posterior(fit: BodyFit, state: FitState) -> Posterior:
     """Marginal deviations; the shared camera's uncertainty is in every person's."""
     people = state.people
-    block, cross, shared = fit.linearize(state).covariance(fit.group)
+    ones = torch.ones_like(people.log_distance)
+    crowd = scatter_sum(ones, fit.group, fit.num_images)
+    # N estimates of one camera with equally correlated errors: their mean has (1 + (N - 1) rho) / N of the
+    # variance of one, not 1 / N.
+    inflation = 1 + COMMON_ERROR * (crowd - 1).clamp(min=0)
+    block, cross, shared = fit.linearize(state).covariance(fit.group, inflation)
     skeleton = fit.at(state).skeleton
     rest = fit.table.rest(people.pose, people.betas)
     points = pose_points(fit.body, rest, skeleton, people.pose).map(lambda t: t[:, :NUM_JOINTS])

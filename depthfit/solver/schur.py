@@ -69,8 +69,12 @@ class ArrowSystem(TensorStruct):
         per_shared = (self.shared_gradient * shared_step).sum(-1) + shared_curve
         return -(scatter_sum(per_block, group, len(shared_step)) + per_shared)
 
-    def covariance(self, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def covariance(self, group: Tensor, inflation: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Marginal covariances, the inverse of the Hessian by blocks.
+
+        Args:
+            inflation: (I,) factor on the covariance of the shared unknowns, and through it on what the blocks
+                owe to them; one if not given.
 
         Returns:
             Block covariances (N, P, P), cross covariances block x shared (N, P, M), and shared
@@ -87,6 +91,8 @@ class ArrowSystem(TensorStruct):
         bad = torch.zeros_like(reduced_info).index_add_(0, group, info.abs().to(reduced_info.dtype))
         bad = (bad != 0) | (reduced_info != 0)
         shared = torch.where(bad[:, None, None], torch.full_like(shared, torch.nan), shared)
+        if inflation is not None:
+            shared = shared * inflation[:, None, None]
         cross = -gain @ shared[group]
         return inverse - cross @ gain.mT, cross, shared
 

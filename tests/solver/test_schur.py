@@ -63,6 +63,24 @@ def test_covariance_is_the_dense_inverse() -> None:
             assert torch.allclose(cross[n], inverse[span, -M:])
 
 
+def test_inflated_covariance_is_that_of_a_weaker_shared_part() -> None:
+    """The same as if evidence on the shared unknowns, beyond what the blocks take of it, were less."""
+    system, hessians, _ = _system(1)
+    inflation = torch.tensor([1.0, 1.5, 4.0], dtype=torch.float64)
+    block, cross, shared = system.covariance(GROUP, inflation)
+    for i in range(I):
+        weaker = hessians[i].clone()
+        own, to = weaker[:-M, :-M], weaker[:-M, -M:]
+        reduced = weaker[-M:, -M:] - to.mT @ torch.linalg.solve(own, to)
+        weaker[-M:, -M:] -= (1 - 1 / inflation[i]) * reduced
+        inverse = torch.linalg.inv(weaker)
+        assert torch.allclose(shared[i], inverse[-M:, -M:])
+        for k, n in enumerate(torch.nonzero(GROUP == i)[:, 0].tolist()):
+            span = slice(P * k, P * k + P)
+            assert torch.allclose(block[n], inverse[span, span])
+            assert torch.allclose(cross[n], inverse[span, -M:])
+
+
 def test_damping_scales_the_diagonals() -> None:
     system, hessians, gradients = _system(2)
     damping = torch.tensor([0.1, 1.0, 10.0], dtype=torch.float64)
