@@ -75,14 +75,11 @@ def test_prepared_inputs_are_those_of_the_adapter_to_the_last_bit(tmp_path: Path
     assert size < len(images) * pixels * (4 + 1 + 1 + 1) + people * 160 * 2048 * 4 + 64 * 100
 
 
-@pytest.mark.parametrize(("workers", "fit_workers"), [(1, 1), (2, 2)])
-def test_parts_get_their_own_people_wherever_they_are_fitted(
-    tmp_path: Path, workers: int, fit_workers: int
-) -> None:
+def test_parts_get_their_own_people_wherever_they_are_fitted(tmp_path: Path) -> None:
     parts, base = _parts(), _quick()
     job, keys = Job(str(tmp_path), base, "cpu", 1), ["identity", "free_focal"]
     calls: list[int] = []
-    pipeline = Pipeline(job, workers, fit_workers, batch=32)
+    pipeline = Pipeline(job, 2, 2, batch=32)
     pipeline.run([[(part, keys) for part in parts]], lambda: calls.append(1))
     assert calls == [1]
     assert pipeline.troubles == []
