@@ -67,6 +67,23 @@ def _turned(tile, below):
 
 
 @triton.jit
+def _weighted(r, gx, gy, gz, strength, live, square):
+    """Root of a row's robust weight, and the derivative by its point times that; zero without evidence."""
+    root = tl.where(live, tl.sqrt(strength) / (1 + r * r / square), 0.0)
+    x, y, z = tl.where(live, gx, 0.0) * root, tl.where(live, gy, 0.0) * root, tl.where(live, gz, 0.0) * root
+    return root, x, y, z
+
+
+@triton.jit
+def _by_place(gx, gy, gz, camera):
+    """Derivative by bearing (2), by log distance, and by the focal's dolly zoom."""
+    far = tl.load(camera + 6)
+    by_x, by_y = gx * far, gy * far
+    by_z = gx * tl.load(camera + 3) + gy * tl.load(camera + 4) + gz * tl.load(camera + 5)
+    return by_x, by_y, by_z, by_z - by_x * tl.load(camera + 7) - by_y * tl.load(camera + 8)
+
+
+@triton.jit
 def _columns_kernel(
     index, rest, posed, weights, shapedirs, below,
     weight, xy, normal, sigma, cover, basis, log_depth,
@@ -116,14 +133,7 @@ def _columns_kernel(
         by_scale = tl.zeros([ROWS], tl.float32)
         by_wave = by_scale
         b0, b1, b2 = by_scale + 1, by_scale, by_scale
-    squared = r * r
-    root = 1 + squared / square
-    root = tl.where(live, tl.sqrt(strength) / root, 0.0)
-    gx, gy, gz = (
-        tl.where(live, gx, 0.0) * root,
-        tl.where(live, gy, 0.0) * root,
-        tl.where(live, gz, 0.0) * root,
-    )
+    root, gx, gy, gz = _weighted(r, gx, gy, gz, strength, live, square)
     # G_k^T g by joint.
     hx = _of(j, 0) * gx[:, None] + _of(j, 3) * gy[:, None] + _of(j, 6) * gz[:, None]
     hy = _of(j, 1) * gx[:, None] + _of(j, 4) * gy[:, None] + _of(j, 7) * gz[:, None]
@@ -168,10 +178,7 @@ def _columns_kernel(
     tx = cx * _of(p, 0) + cy * _of(p, 3) + cz * _of(p, 6)
     ty = cx * _of(p, 1) + cy * _of(p, 4) + cz * _of(p, 7)
     tz = cx * _of(p, 2) + cy * _of(p, 5) + cz * _of(p, 8)
-    far = tl.load(camera + 6)
-    by_x, by_y = gx * far, gy * far
-    by_z = gx * tl.load(camera + 3) + gy * tl.load(camera + 4) + gz * tl.load(camera + 5)
-    dolly = by_z - by_x * tl.load(camera + 7) - by_y * tl.load(camera + 8)
+    by_x, by_y, by_z, dolly = _by_place(gx, gy, gz, camera)
     # In the order of depthfit.state.StepLayout, then the image's, then the residual.
     here = place < count
     to = out + (person * total_rows + first_row + place) * WIDTH
@@ -237,14 +244,7 @@ def _rigid_kernel(
         )
         by_scale = tl.zeros([ROWS], tl.float32)
         x, y, z = load3(posed, first + place, live)
-    squared = r * r
-    root = 1 + squared / square
-    root = tl.where(live, tl.sqrt(strength) / root, 0.0)
-    gx, gy, gz = (
-        tl.where(live, gx, 0.0) * root,
-        tl.where(live, gy, 0.0) * root,
-        tl.where(live, gz, 0.0) * root,
-    )
+    root, gx, gy, gz = _weighted(r, gx, gy, gz, strength, live, square)
     cx, cy, cz = tl.load(camera + 3), tl.load(camera + 4), tl.load(camera + 5)
     # About the pelvis.
     hub = joint + person * 360
@@ -253,10 +253,7 @@ def _rigid_kernel(
         tl.where(live, y - cy - tl.load(hub + 13), 0.0),
         tl.where(live, z - cz - tl.load(hub + 14), 0.0),
     )
-    far = tl.load(camera + 6)
-    by_x, by_y = gx * far, gy * far
-    by_z = gx * cx + gy * cy + gz * cz
-    dolly = by_z - by_x * tl.load(camera + 7) - by_y * tl.load(camera + 8)
+    by_x, by_y, by_z, dolly = _by_place(gx, gy, gz, camera)
     here = place < count
     to = out + (person * total_rows + first_row + place) * WIDTH
     tl.store(to, y * gz - z * gy, mask=here)
