@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from depthfit import kernels
+from depthfit.bench import clock as clock_module
 from depthfit.bench import speed, speed_fit, speed_race
 from depthfit.bench.clock import StageClock
 from depthfit.bench.speed import SpeedConfig, run_speed
@@ -41,23 +41,26 @@ def stages() -> Scheduler:
         return Fitter(body, None, config).scheduler(images)
 
 
-def test_inner_stages_are_taken_off_outer_ones() -> None:
-    clock = StageClock(torch.device("cpu"))
-    module = SimpleNamespace(inner=lambda: time.sleep(0.04))
+def test_inner_stages_are_taken_off_outer_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+
+    def work(seconds: float) -> None:
+        nonlocal now
+        now += seconds
 
     def outer() -> None:
-        time.sleep(0.02)
+        work(2.0)
         module.inner()
         module.inner()
 
-    module.outer = outer
-    began, inner = time.perf_counter(), module.inner
+    monkeypatch.setattr(clock_module, "time", SimpleNamespace(perf_counter=lambda: now))
+    clock = StageClock(torch.device("cpu"))
+    module = SimpleNamespace(inner=lambda: work(4.0), outer=outer)
+    inner = module.inner
     with clock.watching([(module, "inner", "inner"), (module, "outer", "outer")]):
         module.outer()
-    total = time.perf_counter() - began
-    assert clock.seconds["inner"] >= 0.08
-    assert 0.02 <= clock.seconds["outer"] < 0.06
-    assert sum(clock.seconds.values()) == pytest.approx(total, abs=0.005)
+        work(16.0)
+    assert clock.seconds == {"inner": 8.0, "outer": 2.0}
     assert (module.inner, module.outer) == (inner, outer)
 
 

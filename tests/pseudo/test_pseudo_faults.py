@@ -1,4 +1,8 @@
-"""Processes killed while they work. Each run is the real command in a process of its own."""
+"""Processes killed while they work. Each run is the real command in a process of its own.
+
+Whatever is killed belongs to a run that has stopped itself at a known chunk (``held_run``): it cannot have
+ended before, however fast the machine is, and nothing here waits for less than the whole test may take.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,79 +29,141 @@ from depthfit.pseudo.records import Chunk, ChunkRef
 from depthfit.run.halving import DeviceError
 from tests.pseudo.conftest import FAST
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0
+PATIENCE = 300.0
+"""s until a cluster without a driver has to be gone; Ray's agents look after it once a minute."""
 PEOPLE = 12
+CHUNKS = 6
+"""Of two people each: a chunk is one image at least."""
+
+
+class Process(NamedTuple):
+    """A process; ``start`` tells it from a later one of the same number."""
+
+    pid: int
+    parent: int
+    name: str
+    state: str
+    start: int
+
+
+def process(pid: int) -> Process | None:
+    """A process as it is now; none if it has ended."""
+    try:
+        number, _, rest = Path(f"/proc/{pid}/stat").read_text().partition(" (")
+    except OSError:
+        return None
+    name, _, fields = rest.rpartition(") ")
+    state, parent, *more = fields.split()
+    return None if state in "ZX" else Process(int(number), int(parent), name, state, int(more[17]))
+
+
+def below(pid: int) -> list[Process]:
+    """Living processes below one, with those below them."""
+    numbers = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
+    everyone = [found for found in map(process, numbers) if found is not None]
+    own, todo = [], [pid]
+    while todo:
+        parent = todo.pop()
+        children = [p for p in everyone if p.parent == parent]
+        own += children
+        todo += [p.pid for p in children]
+    return own
+
+
+def lives(before: Process) -> bool:
+    """Whether a process that was seen has not ended."""
+    now = process(before.pid)
+    return now is not None and now.start == before.start
 
 
 class Command:
-    """``depthfit pseudo-gt`` in a process, with a chunk a person or two so that there is time to kill it."""
+    """``depthfit pseudo-gt`` in a process, with an image a chunk; what is left of it is killed at the end.
 
-    def __init__(self, source: Path, out: Path, *more: str) -> None:
+    Args:
+        source: The labels; out: the output folder; more: settings.
+        hold: Chunks after which the process stops itself; 0 = never.
+    """
+
+    def __init__(self, source: Path, out: Path, *more: str, hold: int = 0) -> None:
         self.out = out
+        program = ["tests.pseudo.held_run", str(hold)] if hold else ["depthfit.cli.main"]
         arguments = ["pseudo-gt", str(source), str(out), *FAST, "chunk=1", *more]
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        # A file, for a pipe can be full, and then the command waits.
+        self._said = (out.parent / f"{out.name}_{time.monotonic_ns()}.log").open("w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "depthfit.cli.main", *arguments],
+            [sys.executable, "-m", *program, *arguments],
             env=environment,
-            stdout=subprocess.PIPE,
+            stdout=self._said,
             stderr=subprocess.STDOUT,
-            text=True,
         )
+        self.pid = self.process.pid
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            for child in below(self.pid):
+                os.kill(child.pid, signal.SIGKILL)
+        self.kill()
+        self._said.close()
 
     def receipts(self) -> list[dict[str, Any]]:
-        path = self.out / "receipts.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """Of the chunks that are noted, also those of earlier runs."""
+        return [json.loads(line) for line in (self.out / "receipts.jsonl").read_text().splitlines()]
 
-    def wait_for_receipts(self, count: int) -> list[dict[str, Any]]:
-        self.wait_until(lambda: len(self.receipts()) >= count)
+    def wait_until_held(self) -> list[dict[str, Any]]:
+        """Wait for the process to stop itself; returns the receipts by then."""
+        # The stop is left to be waited for again, as an end would have to be.
+        found = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        assert found is not None
+        assert found.si_code == os.CLD_STOPPED, f"it ended too soon:\n{self.output()}"
+        assert not (self.out / "summary.json").exists(), "it is still at work"
         return self.receipts()
 
-    def wait_until(self, done: Callable[[], bool]) -> None:
-        end = time.monotonic() + PATIENCE
-        while not done():
-            assert self.process.poll() is None, f"it ended too soon:\n{self.process.communicate()[0]}"
-            assert time.monotonic() < end
-            time.sleep(0.02)
+    def go_on(self) -> None:
+        """Let the stopped process go on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill the process, alone."""
+        self.process.kill()
+        self.process.wait()
 
     def end(self) -> int:
-        output, _ = self.process.communicate(timeout=PATIENCE)
-        print(output)
-        return self.process.returncode
+        """Wait for its end; returns its status."""
+        status = self.process.wait()
+        print(self.output())
+        return status
+
+    def output(self) -> str:
+        """All that it has said."""
+        return Path(self._said.name).read_text()
 
 
-def children(pid: int) -> Iterator[tuple[int, str]]:
-    """Living processes below one, with their names."""
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                name, _, rest = (folder / "stat").read_text().partition(" (")[2].rpartition(") ")
-            except OSError:
-                continue  # it ended while we looked
-            if int(rest.split()[1]) == pid and rest[0] != "Z":
-                yield int(folder.name), name
-                yield from children(int(folder.name))
-
-
-def start_node(*arguments: str) -> subprocess.Popen[bytes]:
-    """A node of one core, once it runs."""
+@contextmanager
+def running_node(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A node of one core that runs."""
     ray = str(Path(sys.executable).parent / "ray")
     command = [ray, "start", "--num-cpus=1", "--disable-usage-stats", "--block", *arguments]
     node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert node.stdout is not None
-    for line in node.stdout:
-        if b"Ray runtime started" in line:
-            return node
-    raise AssertionError(f"no node: {node.wait()}")
+    try:
+        assert node.stdout is not None
+        assert any(b"Ray runtime started" in line for line in node.stdout), "no node"
+        yield node
+    finally:
+        node.terminate()
+        node.communicate()
 
 
 def raylet_of(pid: int) -> int:
     """The raylet below a process."""
-    (found,) = [child for child, name in children(pid) if name == "raylet"]
+    (found,) = [child.pid for child in below(pid) if child.name == "raylet"]
     return found
 
 
@@ -157,28 +224,31 @@ def finished(source: Path, out: Path) -> dict[str, Any]:
     return summary
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc")
+
+
+@needs_proc
 class TestLocal:
     def test_a_killed_run_goes_on_where_it_was(self, tars: Path, tmp_path: Path) -> None:
-        command = Command(tars, tmp_path / "out")
-        done = command.wait_for_receipts(4)
-        command.process.send_signal(signal.SIGKILL)
-        command.process.communicate()
-        again = Command(tars, tmp_path / "out")
-        assert again.end() == 0
+        with Command(tars, tmp_path / "out", hold=4) as command:
+            done = command.wait_until_held()
+            assert len(done) == 4
+            command.kill()
+        with Command(tars, tmp_path / "out") as again:
+            assert again.end() == 0
+            chunks = [line["chunk"] for line in again.receipts()]
         finished(tars, tmp_path / "out")
-        chunks = [line["chunk"] for line in again.receipts()]
-        assert len(chunks) == len(set(chunks)), "nothing that was written is fitted again"
+        assert len(chunks) == len(set(chunks)) == CHUNKS, "nothing that was written is fitted again"
         assert [line["chunk"] for line in done] == chunks[: len(done)]
 
     def test_a_second_run_on_the_same_output_is_refused(self, tars: Path, tmp_path: Path) -> None:
-        first = Command(tars, tmp_path / "out")
-        first.wait_until((tmp_path / "out" / "provenance.json").is_file)
-        second = Command(tars, tmp_path / "out")
-        output = second.process.communicate(timeout=PATIENCE)[0]
-        assert second.process.returncode == 1
-        assert f"in use by process {first.process.pid}" in output
-        assert first.end() == 0
+        with Command(tars, tmp_path / "out", hold=1) as first:
+            first.wait_until_held()
+            with Command(tars, tmp_path / "out") as second:
+                assert second.end() == 1
+                assert f"in use by process {first.pid}" in second.output()
+            first.go_on()
+            assert first.end() == 0
         finished(tars, tmp_path / "out")
 
 
@@ -189,34 +259,49 @@ ray = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="class")
-def killed_driver(tars: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
+def killed_driver(tars: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Process]]:
     """The output of a run whose driver was killed, and the processes that were below it."""
-    command = Command(tars, tmp_path_factory.mktemp("driver") / "out", "engine=ray", "workers=1")
-    command.wait_for_receipts(2)
-    below = [pid for pid, _ in children(command.process.pid)]
-    assert below
-    command.process.send_signal(signal.SIGKILL)
-    command.process.communicate()
-    return command.out, below
+    out = tmp_path_factory.mktemp("driver") / "out"
+    with Command(tars, out, "engine=ray", "workers=1", hold=2) as command:
+        command.wait_until_held()
+        cluster = below(command.pid)
+        assert any(p.name == "raylet" for p in cluster)
+        command.kill()
+    return out, cluster
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray_s_processes_are_not_nice() -> Iterator[None]:
+    """By default all that runs beside them on a busy machine goes first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        yield
 
 
 @ray
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc")
+@needs_proc
 class TestRay:
+    """With one process that fits, the driver hands out three chunks at a time: when it has noted the first,
+    at least three are still to be handed out."""
+
     def test_any_engine_goes_on_after_a_killed_driver(
-        self, tars: Path, killed_driver: tuple[Path, list[int]]
+        self, tars: Path, killed_driver: tuple[Path, list[Process]]
     ) -> None:
         out, _ = killed_driver
-        again = Command(tars, out)
-        assert again.end() == 0
+        with Command(tars, out) as again:
+            assert again.end() == 0
         finished(tars, out)
 
     def test_a_killed_worker_is_replaced(self, tars: Path, tmp_path: Path) -> None:
-        command = Command(tars, tmp_path / "out", "engine=ray", "workers=2")
-        (line, *_) = command.wait_for_receipts(1)
-        victim = int(line["times"]["fit"][2].rpartition(":")[2])
-        os.kill(victim, signal.SIGKILL)
-        assert command.end() == 0
+        with Command(tars, tmp_path / "out", "engine=ray", "workers=1", hold=1) as command:
+            (line,) = command.wait_until_held()
+            victim = line["times"]["fit"][2]
+            os.kill(int(victim.rpartition(":")[2]), signal.SIGKILL)
+            command.go_on()
+            assert command.end() == 0
+            fitted_by = {line["times"]["fit"][2] for line in command.receipts()}
+        assert victim in fitted_by
+        assert len(fitted_by) == 2, "another one took its place"
         summary = finished(tars, tmp_path / "out")
         assert summary["outcomes"]["failed"] == 0, "the chunk that died with it was done again"
 
@@ -224,9 +309,7 @@ class TestRay:
         work = "from tests.pseudo.test_pseudo_faults import work_on_a_bad_device as work"
         code = f"import sys; {work}; work(sys.argv[1])"
         command = [sys.executable, "-c", code, str(tmp_path / "failed")]
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.stdout == "lost 1, passed 1, another process True\n", done.stderr
 
     @pytest.mark.slow
@@ -238,34 +321,33 @@ class TestRay:
         monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         address = f"{socket.gethostbyname(socket.gethostname())}:{free_port()}"
         port = f"--port={address.rpartition(':')[2]}"
-        nodes: list[subprocess.Popen[bytes]] = []
-        try:
-            for arguments in (("--head", port, "--include-dashboard=false"), (f"--address={address}",)):
-                nodes.append(start_node(*arguments))
-            command = Command(tars, tmp_path / "out", "engine=ray", "workers=2", f"address={address}")
-            command.wait_for_receipts(1)
-            os.kill(raylet_of(nodes[1].pid), signal.SIGKILL)
+        more = ("engine=ray", "workers=2", f"address={address}")
+        with (
+            running_node("--head", port, "--include-dashboard=false"),
+            running_node(f"--address={address}") as other,
+            Command(tars, tmp_path / "out", *more, hold=1) as command,
+        ):
+            command.wait_until_held()
+            os.kill(raylet_of(other.pid), signal.SIGKILL)
+            command.go_on()
             assert command.end() == 0
-            finished(tars, tmp_path / "out")
-        finally:
-            for node in reversed(nodes):
-                node.terminate()
-                node.communicate(timeout=PATIENCE)
-
-    def test_a_killed_raylet_ends_the_run_and_the_next_one_finishes(self, tars: Path, tmp_path: Path) -> None:
-        command = Command(tars, tmp_path / "out", "engine=ray", "workers=1")
-        command.wait_for_receipts(2)
-        os.kill(raylet_of(command.process.pid), signal.SIGKILL)
-        assert command.end() != 0, "a run without its node does not end well"
-        assert not (tmp_path / "out" / "summary.json").exists()
-        again = Command(tars, tmp_path / "out")
-        assert again.end() == 0
         finished(tars, tmp_path / "out")
 
-    def test_a_killed_driver_takes_its_cluster_along(self, killed_driver: tuple[Path, list[int]]) -> None:
+    def test_a_killed_raylet_ends_the_run_and_the_next_one_finishes(self, tars: Path, tmp_path: Path) -> None:
+        with Command(tars, tmp_path / "out", "engine=ray", "workers=1", hold=1) as command:
+            command.wait_until_held()
+            os.kill(raylet_of(command.pid), signal.SIGKILL)
+            command.go_on()
+            assert command.end() != 0, "a run without its node does not end well"
+        assert not (tmp_path / "out" / "summary.json").exists()
+        with Command(tars, tmp_path / "out") as again:
+            assert again.end() == 0
+        finished(tars, tmp_path / "out")
+
+    def test_a_killed_driver_takes_its_cluster_along(self, killed_driver: tuple[Path, list[Process]]) -> None:
         # The last one, for Ray's agents look after their raylet once a minute.
-        _, below = killed_driver
+        _, cluster = killed_driver
         end = time.monotonic() + PATIENCE
-        while any(Path(f"/proc/{pid}").exists() for pid in below):
-            assert time.monotonic() < end, "the cluster outlives its driver"
+        while left := [p for p in cluster if lives(p)]:
+            assert time.monotonic() < end, f"the cluster outlives its driver: {left}"
             time.sleep(0.1)

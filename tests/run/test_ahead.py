@@ -34,15 +34,16 @@ def test_the_next_batch_is_read_meanwhile_and_no_more() -> None:
 
     def read(name: str) -> int:
         began.append(int(name))
-        if len(began) > 5:
+        if len(began) == 10:
             second.set()
         return int(name)
 
     batches = batches_ahead(NAMES, read, lambda _: 1, 5, 3)
     next(batches)
-    assert second.wait(5), "nothing is read while the first batch is worked on"
+    assert second.wait(60), "the second batch is not read while the first one is worked on"
+    # Time for threads that read more than they should; a slow machine hides them, but fails nothing.
     time.sleep(0.2)
-    assert 10 <= len(began) <= 2 * 5 + 3
+    assert len(began) <= 2 * 5 + 3
     batches.close()
     time.sleep(0.05)
     assert len(began) <= 2 * 5 + 3, "it reads on although nobody wants it"
