@@ -37,8 +37,8 @@ def images(body: Body) -> list[ImageInput]:
 @pytest.fixture
 def config() -> FitConfig:
     config = default_config()
-    config.solver.rounds, config.solver.steps, config.solver.grid = 4, 1, 48
-    config.depth.samples, config.contour.points = 60, 60
+    config.solver.rounds, config.solver.steps, config.solver.grid = 4, 1, 32
+    config.depth.samples, config.contour.points = 40, 40
     return config
 
 
