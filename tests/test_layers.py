@@ -15,6 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "depthfit.so3",
         "depthfit.joints",
         "depthfit.atomic",
+        "depthfit.lock",
         "depthfit.torch_file",
         "depthfit.kernels",
         "depthfit.so3_triton",

@@ -153,7 +153,9 @@ class Pipeline:
                     for future in done:
                         group, what = self._pending.pop(future)
                         finished = self._take(future, group, what, queue)
-                        bar.advance(task, 0 if isinstance(what, Part) else 1)
+                        # A group that ends with a part was left without any: none of its fits will come.
+                        failed = len(group.keys) if finished else 0
+                        bar.advance(task, failed if isinstance(what, Part) else 1)
                         if finished:
                             progress()
             except BaseException:

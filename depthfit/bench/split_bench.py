@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from depthfit.bench.splits import LEVELS, SPLITS, SWEEPS, TOTAL, split_parts, sw
 from depthfit.bench.variants import CONFIGS, TABLES, variants
 from depthfit.errors import DepthfitError, InputError
 from depthfit.fit.config import FitConfig
+from depthfit.lock import lock
 from depthfit.run.device import choose_device
 
 USUAL = "one"
@@ -78,17 +78,17 @@ def run_splits(config: SplitsConfig) -> str:
     stopped has a report of what was done until then, and the same command goes on there.
 
     Raises:
-        InputError: A split, fit, level or sweep is unknown, there is to be no process or batch, or ``out``
-            holds results of other settings.
+        InputError: A split, fit, level or sweep is unknown, there is to be no process or batch, ``out``
+            holds results of other settings, or another run is at work in it.
         DepthfitError: Some fits failed. The report is of all others.
     """
     _check(config)
     job = Job(str(Path(config.out) / f"seed_{config.seed}"), config.fit, config.device, config.seed)
     plan = plan_of(config)
-    _claim(job)
     pipeline = Pipeline(job, config.workers, config.fit_workers, config.batch)
     reporter = _Reporter(plan, job, apart=max(config.workers, config.fit_workers) > 1)
-    with reporter:
+    with lock(Path(job.out)), reporter:
+        _claim(job)
         pipeline.run(phases(plan), lambda: reporter.begin(pipeline.troubles))
         text = reporter.last(pipeline.troubles)
     if pipeline.troubles:
@@ -154,7 +154,8 @@ def _claim(job: Job) -> None:
     settings = {
         "depthfit_version": __version__,
         "device": choose_device(job.device).type,
-        "configs": {name: hashlib.sha256(path.read_bytes()).hexdigest() for path, name in files.items()},
+        # What they say, not how it is written.
+        "configs": {name: OmegaConf.to_container(OmegaConf.load(path)) for path, name in files.items()},
         "fit": asdict(job.fit),
     }
     path, text = Path(job.out) / "settings.yaml", OmegaConf.to_yaml(OmegaConf.create(settings))

@@ -11,8 +11,8 @@ from pathlib import Path
 from depthfit.atomic import atomic_path
 from depthfit.pseudo.records import ChunkRef, ItemRef, Unit, UnitPlan
 
-MANIFEST, LOCK, CONFIG, SUMMARY, CARD, REPORT = (
-    "manifest.jsonl", ".lock", "config.yaml", "summary.json", "README.md", "report.html",
+MANIFEST, CONFIG, SUMMARY, CARD, REPORT = (
+    "manifest.jsonl", "config.yaml", "summary.json", "README.md", "report.html",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What is finished: one line a shard, appended and flushed, with counts and checksums; and the lock.
+"""What is finished: one line a shard, appended and flushed, with counts and checksums.
 
 Appending costs the same for the first and for the 100,000th shard. A line that a crash cut short is not
 counted: its shard is put together again.
@@ -6,18 +6,13 @@ counted: its shard is put together again.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from depthfit.errors import InputError
-from depthfit.pseudo.layout import LOCK, Layout
+from depthfit.pseudo.layout import Layout
 
 Entry = dict[str, Any]
 
@@ -81,38 +76,6 @@ def checksum(path: Path) -> str:
 def file_entry(path: Path) -> dict[str, Any]:
     """Length and checksum of a file."""
     return {"bytes": path.stat().st_size, "sha256": checksum(path)}
-
-
-@contextmanager
-def lock(layout: Layout) -> Iterator[None]:
-    """Hold the output folder. The lock goes with the process, however it ends.
-
-    Raises:
-        InputError: Another run holds it, or the folder cannot be written.
-    """
-    path = layout.root / LOCK
-    try:
-        layout.root.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115 - closed below; a with block would hide the error's text
-    except OSError as error:
-        fix = "Give a folder that can be written."
-        raise InputError(layout.root, "output", f"cannot be written ({error.strerror})", fix) from error
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            fix = "Wait for it, stop it, or give another folder."
-            raise InputError(layout.root, "output", f"in use by {file.read().strip()}", fix) from error
-        except OSError as error:
-            fix = "Its file system has to know flock: mount it so, or give another folder."
-            raise InputError(layout.root, "output", f"cannot be locked ({error.strerror})", fix) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
-    finally:
-        file.close()
 
 
 def _parse(line: bytes) -> Entry | None:

@@ -19,12 +19,13 @@ from rich.console import Console
 
 from depthfit.atomic import atomic_path
 from depthfit.errors import DepthfitError, InputError
+from depthfit.lock import lock
 from depthfit.pseudo import card, observe
 from depthfit.pseudo.assemble import assemble, drop_parts, write_documents
 from depthfit.pseudo.config import PseudoConfig
 from depthfit.pseudo.engine import Engine, LocalEngine
 from depthfit.pseudo.layout import CARD, CONFIG, REPORT, SUMMARY, Layout, read_plan, write_plan
-from depthfit.pseudo.manifest import Entry, Manifest, lock
+from depthfit.pseudo.manifest import Entry, Manifest
 from depthfit.pseudo.open_source import open_source
 from depthfit.pseudo.part import arrow
 from depthfit.pseudo.provenance import FILE as PROVENANCE
@@ -76,7 +77,7 @@ def run_pseudo_gt(
     job = Job(open_source(source, config), config, str(layout.root))
     target_kind(job.source, config)
     try:
-        with lock(layout):
+        with lock(layout.root):
             return _Run(job, str(Path(source).resolve()), console or Console(stderr=True)).run()
     except OSError as error:
         if error.errno in STORAGE:

@@ -79,7 +79,7 @@ def test_parts_get_their_own_people_wherever_they_are_fitted(tmp_path: Path) -> 
     parts, base = _parts(), _quick()
     job, keys = Job(str(tmp_path), base, "cpu", 1), ["identity", "free_focal"]
     calls: list[int] = []
-    pipeline = Pipeline(job, 2, 2, batch=32)
+    pipeline = Pipeline(job, 1, 2, batch=32)
     pipeline.run([[(part, keys) for part in parts]], lambda: calls.append(1))
     assert calls == [1]
     assert pipeline.troubles == []
@@ -128,6 +128,24 @@ def test_a_fit_that_fails_is_told_and_the_others_go_on(
     assert "identity" in pipeline.troubles[0]
     assert "out of memory" in pipeline.troubles[0]
     assert comparable([part], keys, job) == ([part], ["free_focal"])
+
+
+def test_fits_that_will_not_come_are_off_the_progress_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(part: Part, *more: Any) -> None:
+        raise RuntimeError(f"no room for {part.name}")
+
+    steps: list[float] = []
+    totals: list[float] = []
+    monkeypatch.setattr(pool, "_prepare", fails)
+    monkeypatch.setattr(pool, "_begin", lambda job: None)
+    monkeypatch.setattr(pool.Progress, "add_task", lambda bar, text, total: totals.append(total))
+    monkeypatch.setattr(pool.Progress, "advance", lambda bar, task, count: steps.append(count))
+    pipeline = Pipeline(Job(str(tmp_path), device="cpu"), 1, 1, batch=1000)
+    pipeline.run([[(part, KEYS) for part in _parts()]], lambda: None)
+    assert len(pipeline.troubles) == 2
+    assert sum(steps) == sum(totals) == len(KEYS)
 
 
 def test_a_table_compares_fits_of_the_same_people(tmp_path: Path) -> None:

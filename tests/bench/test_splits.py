@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from depthfit import so3
+from depthfit.bench import split_bench
 from depthfit.bench.floor import MEDIAN_OF_NORMAL, distance_floor, shape_mean
 from depthfit.bench.pool import Job
 from depthfit.bench.split_bench import SplitsConfig, phases, plan_of, run_splits
@@ -23,6 +25,7 @@ from depthfit.errors import InputError
 from depthfit.evaluation.score import FIT_FIELDS, load_table
 from depthfit.fit.config import FitConfig
 from depthfit.joints import JOINT_INDEX
+from depthfit.lock import lock
 from depthfit.synth import SynthConfig
 from depthfit.synth.demanding import demands
 from depthfit.synth.generate import make_image, open_studio
@@ -242,4 +245,14 @@ def test_the_benchmark_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError, match="another version"):
         run_splits(config)
     (far / "synth.yaml").write_text(kept)
+    with lock(Path(job.out)), pytest.raises(InputError, match="in use by process"):
+        run_splits(config)
+    # Another comment in a configuration file is no other configuration.
+    configs = shutil.copytree(CONFIGS, tmp_path / "configs")
+    changed = next(configs.rglob("*.yaml"))
+    changed.write_text(f"# A word on it.\n{changed.read_text()}")
+    monkeypatch.setattr(split_bench, "CONFIGS", configs)
     assert run_splits(config) == text
+    changed.write_text(f"{changed.read_text()}\nseed: 7\n")
+    with pytest.raises(InputError, match="other settings"):
+        run_splits(config)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from depthfit.errors import InputError
 from depthfit.pseudo.config import GateConfig, PolicyConfig, PseudoConfig, fingerprint
 from depthfit.pseudo.cost import Costs, ModelConfig, gpu_seconds, manifest_cost, rates, simulate
 from depthfit.pseudo.gate import LIMITS, decide, doubts
 from depthfit.pseudo.layout import Layout, read_plan, write_plan
-from depthfit.pseudo.manifest import Manifest, lock
+from depthfit.pseudo.manifest import Manifest
 from depthfit.pseudo.observe import queues, stage_figures
 from depthfit.pseudo.outcome import failed_row
 from depthfit.pseudo.part import read_index, read_part, table, write_index, write_part
@@ -127,26 +124,6 @@ def test_a_shard_whose_file_is_short_is_not_done(tmp_path: Path) -> None:
     assert manifest.is_done("a")
     (tmp_path / "f").write_bytes(b"1234")
     assert not manifest.is_done("a")
-
-
-def test_the_lock_is_another_processs_until_it_ends(tmp_path: Path) -> None:
-    code = (
-        "import sys, pathlib\nfrom depthfit.pseudo.layout import Layout\n"
-        "from depthfit.pseudo.manifest import lock\n"
-        f"with lock(Layout(pathlib.Path({str(tmp_path)!r}))):\n"
-        "    print('held', flush=True)\n    sys.stdin.read()"
-    )
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(InputError, match=f"in use by process {other.pid}"), lock(Layout(tmp_path)):
-            pass
-        other.kill()
-    with lock(Layout(tmp_path)):
-        pass
 
 
 def test_rows_survive_part_and_index(tmp_path: Path) -> None:
