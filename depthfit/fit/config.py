@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from depthfit.errors import InputError
+
 
 @dataclass
 class PoseConfig:
@@ -176,6 +178,17 @@ class SolverConfig:
     steps: int = 2
     hypotheses: bool = True
     kernels: bool = True
+
+    def validate(self) -> None:
+        """Refuse a schedule of nothing.
+
+        Raises:
+            InputError: Names the setting.
+        """
+        for name in ("grid", "rounds", "steps"):
+            value = getattr(self, name)
+            if value < 1:
+                raise InputError("config", f"solver.{name}", str(value), "Use at least 1.")
 
 
 @dataclass

@@ -69,11 +69,15 @@ class Fitter:
             codes.
         config: The settings.
         device: Where to compute.
+
+    Raises:
+        InputError: A setting cannot be used.
     """
 
     def __init__(
         self, body: Body, tokenizer: Tokenizer | None, config: FitConfig, device: torch.device | str = "cpu"
     ) -> None:
+        config.solver.validate()
         self.device = torch.device(device)
         self.body: Body = body.to(self.device)
         self.tokenizer = None if tokenizer is None else tokenizer.to(self.device)

@@ -49,6 +49,27 @@ def person_row(name: str, prediction: Prediction, fit: PersonFit) -> dict[str, A
     return row
 
 
+def fit_of_row(row: dict[str, Any]) -> PersonFit:
+    """The fit that a row was written of, in the row's float32; the inverse of :func:`person_row`."""
+    tokens = row["tokens"]
+    return PersonFit(
+        status=str(row["status"]),
+        accepted=bool(row["accepted"]),
+        initial=_body_of_row("initial_", row),
+        refined=_body_of_row("", row),
+        tokens=tokens[tokens >= 0],
+        log_scale=float(row["depth_log_scale"]),
+        focal_std_log=float(row["focal_std_log"]),
+        distance_std_log=float(row["distance_std_log"]),
+        joints_std=row["joints_std"],
+        reprojection=(float(row["initial_reprojection"]), float(row["reprojection"])),
+        depth_residual=(float(row["initial_depth_residual"]), float(row["depth_residual"])),
+        cost_before=_costs(row, "before"),
+        cost_after=_costs(row, "after"),
+        iterations=int(row["iterations"]),
+    )
+
+
 def unfitted(body: BodyResult, status: FitStatus) -> PersonFit:
     """The result of a person who could not be fitted: the prediction, and a status that says why."""
     return PersonFit(
@@ -102,6 +123,27 @@ def _body_fields(prefix: str, body: BodyResult) -> dict[str, Any]:
         f"{prefix}keypoints_3d": body.keypoints_3d,
         f"{prefix}keypoints_2d": body.keypoints_2d,
     }
+
+
+def _body_of_row(prefix: str, row: dict[str, Any]) -> BodyResult:
+    turns = np.concatenate([row[f"{prefix}global_orient"], row[f"{prefix}body_pose"]]).reshape(-1, 3)
+    rotations = so3.exp(torch.from_numpy(turns)).numpy()
+    return BodyResult(
+        focal=float(row[f"{prefix}focal"]),
+        center=row[f"{prefix}K"][:2, 2],
+        transl=row[f"{prefix}transl"],
+        root=rotations[0],
+        pose=rotations[1:],
+        betas=row[f"{prefix}betas"],
+        joints=row[f"{prefix}joints"],
+        keypoints_3d=row[f"{prefix}keypoints_3d"],
+        keypoints_2d=row[f"{prefix}keypoints_2d"],
+    )
+
+
+def _costs(row: dict[str, Any], when: str) -> dict[str, float]:
+    costs = {term: float(row[f"cost_{term}_{when}"]) for term in COST_TERMS}
+    return {term: cost for term, cost in costs.items() if np.isfinite(cost)}
 
 
 def _axis_angle(rotations: np.ndarray) -> np.ndarray:

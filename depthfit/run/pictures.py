@@ -39,6 +39,11 @@ def person_summary(
     )
 
 
+def overlay_path(out: Path, name: str) -> Path:
+    """Where the overlay of an image goes."""
+    return out / "overlays" / f"{name}.png"
+
+
 def overlay_job(
     out: Path, evidence: ImageEvidence, fitter: Fitter, predictions: list[Prediction], fits: list[PersonFit]
 ) -> OverlayJob:
@@ -52,7 +57,7 @@ def overlay_job(
             evidence.depth.metres, refined if focal is None else focal, fits[0].log_scale, evidence.labels
         )
     return OverlayJob(
-        out / "overlays" / f"{evidence.name}.png",
+        overlay_path(out, evidence.name),
         evidence.path,
         fitter.body.faces.cpu(),
         [_view(fitter, f.initial, p) for f, p in zip(fits, predictions, strict=True)],

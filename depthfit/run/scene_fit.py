@@ -41,8 +41,8 @@ from depthfit.run.ahead import batches_ahead
 from depthfit.run.config import RunConfig
 from depthfit.run.device import choose_device, cores_here
 from depthfit.run.halving import HalvingFitter
-from depthfit.run.output import person_row, read_rows, unfitted, write_rows
-from depthfit.run.pictures import overlay_job, write_meshes
+from depthfit.run.output import fit_of_row, person_row, read_rows, unfitted, write_rows
+from depthfit.run.pictures import overlay_job, overlay_path, write_meshes
 from depthfit.run.predictions import check_tokenizer, scene_with_predictions
 from depthfit.tokens.load import load_tokenizer
 
@@ -137,6 +137,7 @@ class _SceneRun:
     def run(self) -> RunSummary:
         names = list(self.scene.names)
         todo = [n for n in names if self.config.overwrite or not self._part(n).is_file()]
+        undrawn = [n for n in names if n not in set(todo) and self._lacks_overlay(n)]
         self.out.mkdir(parents=True, exist_ok=True)
         if self.config.overwrite:
             self._clear(names)
@@ -147,10 +148,13 @@ class _SceneRun:
         batches = batches_ahead(todo, self._read, _places, self.batch, readers)
         with (
             Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress,
-            Drawers(self._drawers(len(todo))) as drawers,
+            Drawers(self._drawers(len(todo) + len(undrawn))) as drawers,
             closing(batches),
         ):
-            task = progress.add_task("Fitting", total=len(names), completed=len(names) - len(todo))
+            done = len(names) - len(todo) - len(undrawn)
+            task = progress.add_task("Fitting", total=len(names), completed=done)
+            for name in undrawn:
+                self._draw_again(name, drawers, lambda: progress.advance(task))
             for batch in batches:
                 self._fit(self._started(batch), drawers, lambda: progress.advance(task))
                 if self.device.type == "cpu":
@@ -172,6 +176,21 @@ class _SceneRun:
 
     def _part(self, name: str) -> Path:
         return self.out / "parts" / f"{name}.npz"
+
+    def _lacks_overlay(self, name: str) -> bool:
+        """Whether a run was stopped between an image's results and its picture."""
+        path = overlay_path(self.out, name)
+        return self.config.output.overlays and not path.is_file() and bool(read_rows(self._part(name)))
+
+    def _draw_again(self, name: str, drawers: Drawers, advance: Callable[[], None]) -> None:
+        """Draw what an image's results show."""
+        rows = {int(row["person"]): row for row in read_rows(self._part(name))}
+        for job in self._started([self._read(name)]):
+            if rows.keys() != {p.person for p in job.predictions}:
+                found = "people whom the scene no longer has, or not all of them"
+                raise InputError(self._part(name), "person", found, "Use overwrite=true.")
+            fits = [fit_of_row(rows[p.person]) for p in job.predictions]
+            self._draw(job, fits, drawers, advance)
 
     def _read(self, name: str) -> _Read:
         """What one image holds; in a thread beside the fit."""
@@ -213,6 +232,7 @@ class _SceneRun:
 
     def _fit(self, jobs: list[_Job], drawers: Drawers, advance: Callable[[], None]) -> None:
         results = iter(self.fit([job.input for job in jobs if job.input is not None]))
+        fitted: list[tuple[_Job, list[PersonFit]]] = []
         for job in jobs:
             result = next(results) if job.input is not None else []
             if isinstance(result, str):
@@ -221,11 +241,14 @@ class _SceneRun:
                 self._leave_out(job.evidence.name, str(InputError(job.evidence.path, "people", found, fix)))
                 advance()
             else:
-                self._write(job, result, drawers, advance)
+                fitted.append((job, self._write(job, result)))
+        # Pictures come when all results are written: who stops the run loses none, and the next run draws
+        # what is missing.
+        for job, fits in fitted:
+            self._draw(job, fits, drawers, advance)
 
-    def _write(
-        self, job: _Job, result: list[PersonFit], drawers: Drawers, advance: Callable[[], None]
-    ) -> None:
+    def _write(self, job: _Job, result: list[PersonFit]) -> list[PersonFit]:
+        """Write an image's results; returns them, also of those who were not fitted."""
         fitted = iter(result)
         fits = []
         for prediction in job.predictions:
@@ -241,16 +264,15 @@ class _SceneRun:
                 row["vertices"] = self.fitter.vertices(fit.refined)
         if self.config.output.mesh:
             write_meshes(self.out, job.evidence.name, self.fitter, job.predictions, fits)
+        # Last, for this file is what says that the image is fitted.
+        write_rows(self._part(job.evidence.name), rows, {})
+        return fits
 
-        def done() -> None:
-            # Last, for this file is what says that the image is done.
-            write_rows(self._part(job.evidence.name), rows, {})
-            advance()
-
+    def _draw(self, job: _Job, fits: list[PersonFit], drawers: Drawers, advance: Callable[[], None]) -> None:
         if self.config.output.overlays and fits:
-            drawers.draw(overlay_job(self.out, job.evidence, self.fitter, job.predictions, fits), done)
+            drawers.draw(overlay_job(self.out, job.evidence, self.fitter, job.predictions, fits), advance)
         else:
-            done()
+            advance()
 
     def _finish(self, names: list[str]) -> RunSummary:
         rows = [row for n in names if self._part(n).is_file() for row in read_rows(self._part(n))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -19,17 +20,23 @@ from depthfit.run import output
 from depthfit.run.scene_fit import _LeftOut, _places, _SceneRun, batch_size
 from tests.run.conftest import fit, rows
 
-QUICK = ("pose.space=rotations", "solver.rounds=1")
+QUICK = ("pose.space=rotations", "solver.rounds=1", "solver.steps=1", "solver.grid=32")
 
 
 def times(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in sorted((folder / "parts").iterdir())}
 
 
+@pytest.fixture(scope="module")
+def fitted(scene: Path) -> Path:
+    fit(scene, scene.parent / "quick", *QUICK)
+    return scene.parent / "quick"
+
+
 @pytest.fixture
-def done(scene: Path, tmp_path: Path) -> Path:
-    fit(scene, tmp_path / "out", *QUICK)
-    return tmp_path / "out"
+def done(fitted: Path, tmp_path: Path) -> Path:
+    """A finished run of the test's own."""
+    return Path(shutil.copytree(fitted, tmp_path / "out"))
 
 
 def test_what_is_done_is_not_done_again_unless_asked(
@@ -168,6 +175,52 @@ def test_any_other_error_of_a_fit_is_raised(
         fit(scene, tmp_path, *QUICK)
 
 
+def test_fits_that_wait_for_their_pictures_are_not_lost(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at the first picture; the next run fits nothing and draws the same pictures."""
+    asked: list[OverlayJob] = []
+
+    def draw(job: OverlayJob) -> None:
+        asked.append(job)
+        job.path.parent.mkdir(exist_ok=True)
+        job.path.touch()
+
+    def stop(job: OverlayJob) -> None:
+        raise KeyboardInterrupt
+
+    settings = (*QUICK, "output.overlays=true")
+    monkeypatch.setattr(_SceneRun, "_drawers", lambda self, images: 0)
+    monkeypatch.setattr(OverlayJob, "draw", draw)
+    whole = fit(scene, tmp_path / "whole", *settings)
+    wanted, asked[:] = list(asked), []
+    monkeypatch.setattr(OverlayJob, "draw", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(scene, tmp_path / "stopped", *settings)
+    monkeypatch.setattr(OverlayJob, "draw", draw)
+    monkeypatch.setattr(Fitter, "fit", None)
+    again = fit(scene, tmp_path / "stopped", *settings)
+    assert again.summary == whole.summary
+    assert [job.path.name for job in asked] == [job.path.name for job in wanted]
+    for ours, theirs in zip(asked, wanted, strict=True):
+        assert ours.photo == theirs.photo
+        assert ours.depth is not None
+        assert theirs.depth is not None
+        assert ours.depth.focal == pytest.approx(theirs.depth.focal)
+        assert ours.depth.log_scale == pytest.approx(theirs.depth.log_scale)
+        for found, right in zip([*ours.before, *ours.after], [*theirs.before, *theirs.after], strict=True):
+            for field in dataclasses.fields(right):
+                one, two = getattr(found, field.name), getattr(right, field.name)
+                torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-4, equal_nan=True, check_dtype=False)
+        for summary, other in zip(ours.summaries, theirs.summaries, strict=True):
+            assert (summary.name, summary.status) == (other.name, other.status)
+            assert summary.focal == pytest.approx(other.focal)
+            assert summary.reprojection == pytest.approx(other.reprojection)
+    asked.clear()
+    fit(scene, tmp_path / "stopped", *settings)
+    assert not asked, "what is drawn is not drawn again"
+
+
 def test_processes_draw_every_overlay(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_SceneRun, "_drawers", lambda self, images: 2)
     monkeypatch.setattr(OverlayJob, "draw", None)
@@ -201,7 +254,7 @@ def test_large_images_fill_a_batch_sooner_and_empty_ones_fill_it_too(
 @pytest.mark.parametrize("space", ["rotations", "tokens"])
 def test_a_fit_does_not_depend_on_its_batch(scene: Path, tmp_path: Path, space: str) -> None:
     for batch in (1, 16):
-        quick = ("solver.rounds=1", "solver.hypotheses=false", "output.overlays=false")
+        quick = ("solver.rounds=1", "solver.steps=1", "output.overlays=false")
         fit(scene, tmp_path / str(batch), f"pose.space={space}", f"batch={batch}", *quick)
     one, many = rows(tmp_path / "1"), rows(tmp_path / "16")
     assert np.array_equal(one["status"], many["status"])
@@ -216,6 +269,9 @@ def test_a_fit_does_not_depend_on_its_batch(scene: Path, tmp_path: Path, space: 
         (["scene=nowhere"], "no such folder"),
         (["init=oracle"], "predictions, keypoints"),
         (["batch=0"], "above zero"),
+        (["solver.rounds=0"], r"solver\.rounds: 0\. Use at least 1"),
+        (["solver.steps=-1"], r"solver\.steps: -1"),
+        (["solver.grid=0"], r"solver\.grid: 0"),
         (["device=abacus"], "auto, cpu or cuda"),
         (["models.body=nowhere.pkl"], "nowhere.pkl"),
     ],
