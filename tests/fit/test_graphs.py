@@ -37,7 +37,7 @@ def images(body: Body) -> list[ImageInput]:
 @pytest.fixture
 def config() -> FitConfig:
     config = default_config()
-    config.solver.rounds, config.solver.steps, config.solver.grid = 4, 1, 32
+    config.solver.rounds, config.solver.steps, config.solver.grid = 2, 1, 32
     config.depth.samples, config.contour.points = 40, 40
     return config
 
