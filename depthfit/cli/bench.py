@@ -10,6 +10,7 @@ from depthfit.bench.accuracy import AccuracyConfig, run_accuracy
 from depthfit.bench.camera_bias import CameraBiasConfig, run_camera_bias
 from depthfit.bench.gate import GateBenchConfig, run_gate
 from depthfit.bench.masks import MaskBenchConfig, run_masks
+from depthfit.bench.numerics import NumericsConfig, run_numerics
 from depthfit.bench.paradox import ParadoxConfig, run_paradox
 from depthfit.bench.perception import STAGES, run_perception
 from depthfit.bench.pseudo import PseudoBenchConfig, run_pseudo
@@ -25,6 +26,7 @@ USAGE = """usage: depthfit bench accuracy [table=fits|rivals|ablations|priors|to
        depthfit bench paradox [quick=true] [key=value ...]
        depthfit bench camera scene=FOLDER fits=OUT/fits.npz [key=value ...]
        depthfit bench speed [key=value ...]
+       depthfit bench numerics [images=64] [device=cuda] [key=value ...]
        depthfit bench gate [quick=true] [key=value ...]
        depthfit bench masks [key=value ...]
        depthfit bench pseudo [key=value ...]
@@ -38,6 +40,7 @@ MEASUREMENTS: dict[str, tuple[type, Callable[[Any], str]]] = {
     "paradox": (ParadoxConfig, run_paradox),
     "camera": (CameraBiasConfig, run_camera_bias),
     "speed": (SpeedConfig, run_speed),
+    "numerics": (NumericsConfig, run_numerics),
     "gate": (GateBenchConfig, run_gate),
     "masks": (MaskBenchConfig, run_masks),
     "pseudo": (PseudoBenchConfig, run_pseudo),
