@@ -137,7 +137,9 @@ def _below(name: str, *folders: Path) -> Path | None:
 def _smpl(folder: Path, gender: str) -> Asset:
     name = f"SMPL_{gender.upper()}.pkl"
     page = "https://smpl.is.tue.mpg.de" if gender != "neutral" else "https://smplify.is.tue.mpg.de"
-    purpose = "SMPL results instead of the open body's: models.body=FILE, configs/smpl.yaml"
+    purpose = (
+        "SMPL results instead of the open body's: models.body=FILE, or configs/smpl.yaml and models/smpl/"
+    )
     if gender != "neutral":
         purpose = f"true bodies of {gender} people in 3DPW, EMDB and the like (PVE): eval"
     return Asset(

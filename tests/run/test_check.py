@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from depthfit.body.export import export_smplx
+from depthfit.body.load import load_body
 from depthfit.cli.main import main
-from depthfit.run import check
+from depthfit.run import check, load_config
 from depthfit.run.check import CheckConfig, check_assets, report
+from depthfit.tokens.load import load_tokenizer
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 EXPECTED = (
     "SMPL_NEUTRAL.pkl", "SMPL_MALE.pkl", "SMPL_FEMALE.pkl", "TokenHMR", "HMR2.0", "tokenizer.pth",
     "smpl_mean_params.npz", "SMPL_to_J19.pkl", "J_regressor_h36m.npy", "Depth Pro", "ViTPose", "RT-DETR",
@@ -75,6 +79,21 @@ def test_well_formed_and_damaged_files(tmp_path: Path) -> None:
         fault = found[name].fault
         assert fault is not None, name
         assert words in fault
+
+
+def test_the_configuration_of_smpl_needs_no_more_than_the_body_that_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "smpl").mkdir(parents=True)
+    export_smplx(load_body(), tmp_path / "models" / "smpl" / "SMPL_NEUTRAL.pkl")
+    config = load_config([str(CONFIGS / "smpl.yaml")])
+    monkeypatch.chdir(tmp_path)
+    body = states(Path(CheckConfig().folder))["SMPL_NEUTRAL.pkl"]
+    assert body.fault is None
+    assert body.path == Path("models") / "smpl" / "SMPL_NEUTRAL.pkl"
+    assert "configs/smpl.yaml" in body.asset.purpose
+    assert load_body(config.models.body, config.models.gender).name == "smpl-neutral"
+    load_tokenizer(config.models.tokenizer)
 
 
 def test_networks_are_loaded(tmp_path: Path) -> None:
