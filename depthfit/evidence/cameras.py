@@ -24,6 +24,8 @@ SIGMA_PRIOR = 0.35
 """Of knowing nothing: one sigma spans 40 to 73 degrees across the longer side, phones to short telephoto."""
 PRIOR_FOV_DEGREES = 55.0
 """Across the longer side, so that turning the camera changes nothing."""
+NOTHING_KNOWN = "prior"
+"""Source of the camera of an image that nothing tells the focal of."""
 PLAUSIBLE_FOCAL = (0.2, 50.0)
 """Focal lengths per longer side that EXIF may claim: fisheye to the longest telephoto."""
 _ENTRY_KEYS = ("focal_px", "K", "sigma_log_focal")
@@ -121,7 +123,7 @@ def depth_camera(focal_px: float, image_size: tuple[int, int]) -> CameraPrior:
 def prior_camera(image_size: tuple[int, int]) -> CameraPrior:
     """A camera of ``PRIOR_FOV_DEGREES``, for an image of which nothing is known."""
     focal = float(fov_to_focal(PRIOR_FOV_DEGREES, max(image_size)))
-    return CameraPrior(focal, SIGMA_PRIOR, _center(image_size), "prior")
+    return CameraPrior(focal, SIGMA_PRIOR, _center(image_size), NOTHING_KNOWN)
 
 
 def _center(image_size: tuple[int, int]) -> tuple[float, float]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from depthfit.camera import regressor_focal
-from depthfit.errors import check_choice
-from depthfit.evidence.cameras import CameraPrior
+from depthfit.errors import InputError, check_choice
+from depthfit.evidence.cameras import NOTHING_KNOWN, CameraPrior
 from depthfit.evidence.depth import DepthEdges, DepthMap, depth_edges, valid_mask
 from depthfit.evidence.keypoints import KeypointPerson, keypoint_sigma_px
 from depthfit.evidence.mask import Contour, mask_contour, person_area
@@ -123,10 +123,13 @@ def image_input(
     """Gather an image's evidence for the people in ``predictions``; each must have a detection.
 
     ``maps`` are those of the same depth, masks and predictions, where other settings need them too.
+
+    Raises:
+        InputError: As :func:`image_camera`.
     """
     if maps is None:
         maps = EvidenceMaps.of(evidence, predictions)
-    camera = _camera(evidence, config)
+    camera = image_camera(evidence, config)
     depth = evidence.depth if config.depth.use or config.contour.source != "mask" else None
     log_depth = valid = None
     if depth is not None:
@@ -170,7 +173,12 @@ def _among(person: PersonInput, owners: np.ndarray, number: int, depth: DepthMap
     return replace(person, label=number, outline=outline)
 
 
-def _camera(evidence: ImageEvidence, config: FitConfig) -> CameraPrior:
+def image_camera(evidence: ImageEvidence, config: FitConfig) -> CameraPrior:
+    """What a fit under ``config`` takes the image's camera for before it begins.
+
+    Raises:
+        InputError: The focal is to be held, and nothing tells it.
+    """
     wanted, prior = config.camera, evidence.camera
     check_choice("config", "camera.source", wanted.source, CAMERA_SOURCES)
     if wanted.source == "regressor":
@@ -180,7 +188,13 @@ def _camera(evidence: ImageEvidence, config: FitConfig) -> CameraPrior:
     sigma = prior.sigma_log_focal if wanted.sigma_log_focal is None else wanted.sigma_log_focal
     if wanted.focal_px is not None and wanted.sigma_log_focal is None:
         sigma = KNOWN_FOCAL_SIGMA
-    return CameraPrior(focal, sigma, prior.center, prior.source if wanted.focal_px is None else "config")
+    source = prior.source if wanted.focal_px is None else "config"
+    if wanted.freeze_focal and source == NOTHING_KNOWN:
+        # Held, a usual field of view would pass for a known one.
+        found = "the focal is to be held, but nothing tells that of this image"
+        fix = "Give it in cameras.json, EXIF, the depth file or camera.focal_px, or let the focal move."
+        raise InputError(evidence.path, "camera.freeze_focal", found, fix)
+    return CameraPrior(focal, sigma, prior.center, source)
 
 
 def _person(

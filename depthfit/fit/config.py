@@ -147,7 +147,7 @@ class CameraConfig:
     Attributes:
         focal_px: Known focal of every image, or ``None``.
         sigma_log_focal: Its error; ``None`` takes that of the focal's source.
-        freeze_focal: Hold the focal at its prior mean.
+        freeze_focal: Hold the focal at its prior mean. An image whose focal nothing tells is an error.
         source: Where the focal is not given: ``evidence`` (cameras.json, EXIF, depth file, else a prior), or
             ``regressor``, 5000/256 of the image's longer side, as HMR2.0 and TokenHMR assume.
         shared: The people of an image share its camera; else each has a camera and a depth scale alone.

@@ -75,6 +75,6 @@ def with_depth(evidence: ImageEvidence, estimate: DepthEstimate) -> ImageEvidenc
     scale = np.array([width / evidence.size[0], height / evidence.size[1]])
     focal = estimate.focal_px / float(scale[0])
     depth = DepthMap(estimate.metres.astype(np.float32), scale, focal)
-    known = evidence.camera.source != "prior"
+    known = evidence.camera.source != cameras.NOTHING_KNOWN
     camera = evidence.camera if known else cameras.depth_camera(focal, evidence.size)
     return replace(evidence, depth=depth, camera=camera)

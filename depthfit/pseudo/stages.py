@@ -22,7 +22,7 @@ from depthfit.body.load import load_body
 from depthfit.body.points import landmark_table
 from depthfit.errors import InputError
 from depthfit.evidence.scene import ImageEvidence
-from depthfit.fit.adapter import Prediction, image_input
+from depthfit.fit.adapter import Prediction, image_camera, image_input
 from depthfit.fit.fitter import Fitter
 from depthfit.fit.inputs import ImageInput
 from depthfit.fit.result import PersonFit
@@ -32,7 +32,7 @@ from depthfit.pseudo.layout import Layout, cached_plan
 from depthfit.pseudo.outcome import failed_row, fitted_row, is_finite
 from depthfit.pseudo.part import write_part
 from depthfit.pseudo.records import DROPPED, FAILED, REFINED, Chunk, Item
-from depthfit.pseudo.source import Source
+from depthfit.pseudo.source import Source, reason
 from depthfit.pseudo.start import Start, starts
 from depthfit.run.device import choose_device
 from depthfit.run.halving import HalvingFitter, check_device
@@ -130,6 +130,12 @@ class FitStage:
         chunk.halvings = self.halving.halvings
 
     def _starts(self, item: Item) -> list[Start]:
+        try:
+            if item.evidence is not None:
+                image_camera(item.evidence, self.config.fit)
+        except InputError as error:
+            unusable = reason("evidence_unusable", error)
+            return [subject.failure or unusable for subject in item.subjects]
         try:
             return starts(item, self.context, self.table, self.config.init)
         # As in a fit: whatever one image makes it raise, the others must finish.

@@ -156,11 +156,12 @@ class _SceneRun:
             for name in undrawn:
                 self._draw_again(name, drawers, lambda: progress.advance(task))
             for batch in batches:
-                self._fit(self._started(batch), drawers, lambda: progress.advance(task))
+                jobs = self._started(batch)
+                self._fit(jobs, drawers, lambda: progress.advance(task))
                 if self.device.type == "cpu":
                     # The next fit wants the cores that they draw with.
                     drawers.finish()
-                progress.advance(task, sum(isinstance(found, _LeftOut) for found in batch))
+                progress.advance(task, len(batch) - len(jobs))
         return self._finish(names)
 
     def _drawers(self, images: int) -> int:
@@ -199,10 +200,9 @@ class _SceneRun:
             if self.config.init == "keypoints":
                 # To start from them is a fit itself, which is not begun beside another.
                 return evidence
-            predictions = self.initialise(evidence, self.context)
+            return self._job(evidence, self.initialise(evidence, self.context))
         except InputError as error:
             return _LeftOut(name, str(error))
-        return self._job(evidence, predictions)
 
     def _job(self, evidence: ImageEvidence, predictions: list[Prediction]) -> _Job:
         fittable = [p for p in predictions if _has_evidence(p)]
@@ -218,11 +218,9 @@ class _SceneRun:
                 self._leave_out(found.name, found.reason)
             else:
                 try:
-                    predictions = self.initialise(found, self.context)
+                    jobs.append(self._job(found, self.initialise(found, self.context)))
                 except InputError as error:
                     self._leave_out(found.name, str(error))
-                    continue
-                jobs.append(self._job(found, predictions))
         return jobs
 
     def _leave_out(self, name: str, reason: str) -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from depthfit.body.load import load_body
-from depthfit.evidence.cameras import CameraPrior
+from depthfit.errors import InputError
+from depthfit.evidence.cameras import CameraPrior, depth_camera, prior_camera
 from depthfit.evidence.keypoints import KeypointPerson
 from depthfit.evidence.scene import ImageEvidence
 from depthfit.fit import FitConfig, Fitter, adapter
@@ -86,6 +87,25 @@ def test_edges_of_somebody_else_are_not_anybodys_outline() -> None:
         assert len(person.outline.xy) > 40
         assert on[1] > 30
         assert on[0] < 0.35 * on[1]
+
+
+def test_a_focal_that_nothing_tells_is_not_held() -> None:
+    evidence, _ = _evidence()
+    size, config = evidence.size, _config("none")
+    unknown = replace(evidence, camera=prior_camera(size))
+    assert image_input(unknown, [], config).log_focal == pytest.approx(np.log(prior_camera(size).focal_px))
+    config.camera.freeze_focal = True
+    with pytest.raises(InputError) as caught:
+        image_input(unknown, [], config)
+    assert (caught.value.source, caught.value.field) == ("a.png", "camera.freeze_focal")
+    for way in ("cameras.json", "EXIF", "depth file", "camera.focal_px"):
+        assert way in caught.value.fix
+    estimated = image_input(replace(evidence, camera=depth_camera(321.0, size)), [], config)
+    assert estimated.log_focal == pytest.approx(np.log(321.0))
+    config.camera.source = "regressor"
+    assert image_input(unknown, [], config).log_focal == pytest.approx(np.log(5000 / 256 * max(size)))
+    config.camera.source, config.camera.focal_px = "evidence", 456.0
+    assert image_input(unknown, [], config).log_focal == pytest.approx(np.log(456.0))
 
 
 def test_one_person_is_not_looked_for_in_the_depth_map() -> None:

@@ -25,6 +25,7 @@ from depthfit.pseudo.part import read_index
 from depthfit.pseudo.provenance import model_files
 from depthfit.pseudo.records import OUTCOMES
 from depthfit.pseudo.runner import StorageError
+from depthfit.pseudo.synthetic import write_tars
 from tests.pseudo.conftest import read_tar, refine, settings
 from tests.pseudo.official_reader import people, samples, training_people
 
@@ -59,6 +60,16 @@ def test_every_person_has_exactly_one_outcome(damaged_run: Run) -> None:
     assert sum(found.values()) == summary["people"]
     assert {k: v for k, v in summary["outcomes"].items() if v} == dict(found)
     assert set(found) <= set(OUTCOMES)
+
+
+def test_people_whose_focal_nothing_tells_have_a_reason_where_it_is_to_be_held(
+    scene: Path, tmp_path: Path
+) -> None:
+    write_tars(scene, tmp_path / "tars", "coco17", images_a_tar=6, depth=False)
+    summary = refine(tmp_path / "tars", tmp_path / "out", "fit.camera.freeze_focal=true")
+    assert summary["outcomes"]["failed"] == summary["people"] == 12
+    assert summary["reasons"] == {"evidence_unusable": 12}
+    assert "camera.freeze_focal" in next(iter(rows(tmp_path / "out").values()))["reason"]
 
 
 def test_each_damage_ends_as_its_own_reason(damaged_run: Run) -> None:

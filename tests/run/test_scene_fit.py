@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -162,6 +163,24 @@ def test_an_image_that_does_not_fit_into_memory_is_left_out(
     # It is not taken for done.
     assert not fit(scene, tmp_path, *QUICK).skipped
     assert set(rows(tmp_path)["imgname"]) == {"00000.png", "00001.png", "00002.png"}
+
+
+@pytest.mark.parametrize("init", ["predictions", "keypoints"])
+def test_images_whose_focal_nothing_tells_are_left_out_where_it_is_to_be_held(
+    scene: Path, tmp_path: Path, init: str
+) -> None:
+    blind = tmp_path / "scene"
+    shutil.copytree(scene, blind, ignore=shutil.ignore_patterns("depth"))
+    # Keypoints alone take long to start from: one image less is enough of them.
+    known = {"00001": {"focal_px": 300.0}} if init == "predictions" else {}
+    (blind / "cameras.json").write_text(json.dumps(known))
+    held = (*QUICK, f"init={init}", "camera.freeze_focal=true")
+    summary = fit(blind, tmp_path / "held", *held)
+    assert sorted(summary.skipped) == [n for n in ("00000", "00001", "00002") if n not in known]
+    assert all("cameras.json, EXIF" in reason for reason in summary.skipped.values())
+    assert {(Path(row["imgname"]).stem, round(row["focal"], 3)) for row in summary.rows} == {
+        (name, 300.0) for name in known
+    }
 
 
 def test_any_other_error_of_a_fit_is_raised(
