@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from depthfit import so3
+from depthfit import __version__, so3
 from depthfit.atomic import atomic_path
 from depthfit.fit.adapter import Prediction
 from depthfit.fit.result import BodyResult, PersonFit
@@ -18,7 +18,8 @@ from depthfit.joints import KEYPOINTS, NUM_JOINTS
 from depthfit.tokens.vqvae import NUM_TOKENS
 
 COST_TERMS = ("keypoints", "depth", "contour", "pose_prior", "population", "other_priors")
-SHARED = ("keypoint_names", "faces")
+VERSION = "depthfit_version"
+SHARED = ("keypoint_names", "faces", VERSION)
 """Fields of fits.npz that are not one row a person."""
 
 
@@ -90,13 +91,15 @@ def unfitted(body: BodyResult, status: FitStatus) -> PersonFit:
     )
 
 
-def write_rows(path: Path, rows: Sequence[dict[str, Any]], extra: dict[str, np.ndarray]) -> None:
-    """Write rows as arrays of one npz, atomically."""
+def write_rows(
+    path: Path, rows: Sequence[dict[str, Any]], extra: dict[str, np.ndarray], version: str = __version__
+) -> None:
+    """Write rows, which ``version`` of depthfit made, as arrays of one npz, atomically."""
     table: dict[str, Any] = {}
     for key in rows[0] if rows else {}:
         value = np.array([row[key] for row in rows])
         table[key] = value.astype(np.float32) if value.dtype == np.float64 else value
-    named: dict[str, Any] = {**extra, "keypoint_names": np.array(KEYPOINTS)}
+    named: dict[str, Any] = {**extra, "keypoint_names": np.array(KEYPOINTS), VERSION: np.array(version)}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **table, **named)
 
@@ -107,6 +110,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         table = {key: data[key] for key in data.files if key not in SHARED}
     count = len(next(iter(table.values()))) if table else 0
     return [{key: value[i] for key, value in table.items()} for i in range(count)]
+
+
+def version_of(path: Path) -> str:
+    """The version of depthfit that made the rows of a file that :func:`write_rows` wrote."""
+    with np.load(path, allow_pickle=False) as data:
+        return str(data[VERSION]) if VERSION in data.files else "unknown"
 
 
 def _body_fields(prefix: str, body: BodyResult) -> dict[str, Any]:

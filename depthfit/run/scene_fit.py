@@ -41,7 +41,7 @@ from depthfit.run.ahead import batches_ahead
 from depthfit.run.config import RunConfig
 from depthfit.run.device import choose_device, cores_here
 from depthfit.run.halving import HalvingFitter
-from depthfit.run.output import fit_of_row, person_row, read_rows, unfitted, write_rows
+from depthfit.run.output import VERSION, fit_of_row, person_row, read_rows, unfitted, version_of, write_rows
 from depthfit.run.pictures import overlay_job, overlay_path, write_meshes
 from depthfit.run.predictions import check_tokenizer, scene_with_predictions
 from depthfit.tokens.load import load_tokenizer
@@ -57,6 +57,7 @@ MOST_DRAWERS = 16
 """Processes, of half a GiB each."""
 NOT_SETTINGS = ("overwrite", "device", "batch", "output.dir", "regressor.batch")
 """Settings that change neither a person's numbers nor what is written of them."""
+OTHER_RESULTS = "Give another output.dir, or overwrite=true."
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class _SceneRun:
         self.context = InitContext(self.body, tokenizer, config, device, config.seed)
         self.skipped: dict[str, str] = {}
         _check_free(self.out, self.config)
+        self.version = self._only_version()
 
     def run(self) -> RunSummary:
         names = list(self.scene.names)
@@ -163,6 +165,19 @@ class _SceneRun:
                     drawers.finish()
                 progress.advance(task, len(batch) - len(jobs))
         return self._finish(names)
+
+    def _only_version(self) -> str:
+        """The version of depthfit that all results of the folder are of, once the run is done.
+
+        Results that are whole stay those of the version that made them; they are not added to by another.
+        """
+        parts = [self._part(name) for name in self.scene.names]
+        done = [] if self.config.overwrite else [part for part in parts if part.is_file()]
+        versions = sorted({version_of(part) for part in done} | ({__version__} if done != parts else set()))
+        if len(versions) > 1:
+            found = f"the folder holds results of other versions of depthfit: {', '.join(versions)}"
+            raise InputError(self.out / "parts", VERSION, found, OTHER_RESULTS)
+        return versions[0]
 
     def _drawers(self, images: int) -> int:
         """Processes that draw: a core each, but for two that serve a GPU, and worth their start; or none."""
@@ -263,7 +278,7 @@ class _SceneRun:
         if self.config.output.mesh:
             write_meshes(self.out, job.evidence.name, self.fitter, job.predictions, fits)
         # Last, for this file is what says that the image is fitted.
-        write_rows(self._part(job.evidence.name), rows, {})
+        write_rows(self._part(job.evidence.name), rows, {}, self.version)
         return fits
 
     def _draw(self, job: _Job, fits: list[PersonFit], drawers: Drawers, advance: Callable[[], None]) -> None:
@@ -276,9 +291,9 @@ class _SceneRun:
         rows = [row for n in names if self._part(n).is_file() for row in read_rows(self._part(n))]
         rows.sort(key=lambda row: int(row["row"]))
         extra = {"faces": self.body.faces.numpy()} if self.config.output.vertices else {}
-        write_rows(self.out / "fits.npz", rows, extra)
+        write_rows(self.out / "fits.npz", rows, extra, self.version)
         summary = {
-            "depthfit": __version__,
+            "depthfit": self.version,
             "body": self.body.name,
             "tokenizer": self.config.models.tokenizer,
             "init": self.config.init,
@@ -337,7 +352,7 @@ def _check_free(out: Path, config: RunConfig) -> None:
             saved,
             ", ".join(differs),
             "the folder holds results of other settings",
-            "Give another output.dir, or overwrite=true.",
+            OTHER_RESULTS,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from depthfit import __version__
 from depthfit.errors import InputError
 from depthfit.evidence.cameras import CameraPrior
 from depthfit.evidence.keypoints import KeypointPerson
 from depthfit.evidence.scene import ImageEvidence
 from depthfit.fit import Fitter
 from depthfit.report.drawing import OverlayJob
-from depthfit.run import output
+from depthfit.run import output, scene_fit
 from depthfit.run.scene_fit import _LeftOut, _places, _SceneRun, batch_size
 from tests.run.conftest import fit, rows
 
@@ -72,6 +74,25 @@ def test_other_settings_do_not_mix_into_a_folder(scene: Path, done: Path) -> Non
     fit(scene, done, *QUICK, "batch=1")
     fit(scene, done, *QUICK, "depth.samples=81", "overwrite=true")
     assert times(done) != before
+
+
+def test_versions_do_not_mix_into_a_folder(scene: Path, done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = times(done)
+    monkeypatch.setattr(scene_fit, "__version__", "9.9.9")
+    with monkeypatch.context() as patch:
+        patch.setattr(Fitter, "fit", None)
+        whole = fit(scene, done, *QUICK)
+    # Nothing was left to do, and what is there is not this version's.
+    assert whole.summary["depthfit"] == str(rows(done)["depthfit_version"]) == __version__
+    assert times(done) == before
+    (done / "parts" / "00001.npz").unlink()
+    with pytest.raises(InputError, match=rf"depthfit_version: .*{re.escape(__version__)}, 9\.9\.9"):
+        fit(scene, done, *QUICK)
+    assert not (done / "parts" / "00001.npz").exists()
+    again = fit(scene, done, *QUICK, "overwrite=true")
+    assert again.summary["depthfit"] == str(rows(done)["depthfit_version"]) == "9.9.9"
+    (done / "parts" / "00001.npz").unlink()
+    assert fit(scene, done, *QUICK).summary["depthfit"] == "9.9.9"
 
 
 def test_a_stopped_run_goes_on_where_it_was(
