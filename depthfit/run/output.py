@@ -19,7 +19,7 @@ from depthfit.tokens.vqvae import NUM_TOKENS
 
 COST_TERMS = ("keypoints", "depth", "contour", "pose_prior", "population", "other_priors")
 VERSION = "depthfit_version"
-SHARED = ("keypoint_names", "faces", VERSION)
+SHARED = ("keypoint_names", "faces")
 """Fields of fits.npz that are not one row a person."""
 
 
@@ -41,6 +41,7 @@ def person_row(name: str, prediction: Prediction, fit: PersonFit) -> dict[str, A
         "depth_residual": fit.depth_residual[1],
         "initial_depth_residual": fit.depth_residual[0],
         "iterations": fit.iterations,
+        VERSION: __version__,
         **_body_fields("", fit.refined),
         **_body_fields("initial_", fit.initial),
     }
@@ -91,15 +92,13 @@ def unfitted(body: BodyResult, status: FitStatus) -> PersonFit:
     )
 
 
-def write_rows(
-    path: Path, rows: Sequence[dict[str, Any]], extra: dict[str, np.ndarray], version: str = __version__
-) -> None:
-    """Write rows, which ``version`` of depthfit made, as arrays of one npz, atomically."""
+def write_rows(path: Path, rows: Sequence[dict[str, Any]], extra: dict[str, np.ndarray]) -> None:
+    """Write rows as arrays of one npz, atomically."""
     table: dict[str, Any] = {}
     for key in rows[0] if rows else {}:
         value = np.array([row[key] for row in rows])
         table[key] = value.astype(np.float32) if value.dtype == np.float64 else value
-    named: dict[str, Any] = {**extra, "keypoint_names": np.array(KEYPOINTS), VERSION: np.array(version)}
+    named: dict[str, Any] = {**extra, "keypoint_names": np.array(KEYPOINTS)}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **table, **named)
 
@@ -112,10 +111,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [{key: value[i] for key, value in table.items()} for i in range(count)]
 
 
-def version_of(path: Path) -> str:
-    """The version of depthfit that made the rows of a file that :func:`write_rows` wrote."""
+def versions_of(path: Path) -> set[str]:
+    """Versions of depthfit that made the rows of a file that :func:`write_rows` wrote; none without rows."""
     with np.load(path, allow_pickle=False) as data:
-        return str(data[VERSION]) if VERSION in data.files else "unknown"
+        if "imgname" not in data.files:
+            return set()
+        return set(data[VERSION].tolist()) if VERSION in data.files else {"unknown"}
 
 
 def _body_fields(prefix: str, body: BodyResult) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from depthfit.run.ahead import batches_ahead
 from depthfit.run.config import RunConfig
 from depthfit.run.device import choose_device, cores_here
 from depthfit.run.halving import HalvingFitter
-from depthfit.run.output import VERSION, fit_of_row, person_row, read_rows, unfitted, version_of, write_rows
+from depthfit.run.output import VERSION, fit_of_row, person_row, read_rows, unfitted, versions_of, write_rows
 from depthfit.run.pictures import overlay_job, overlay_path, write_meshes
 from depthfit.run.predictions import check_tokenizer, scene_with_predictions
 from depthfit.tokens.load import load_tokenizer
@@ -173,11 +173,13 @@ class _SceneRun:
         """
         parts = [self._part(name) for name in self.scene.names]
         done = [] if self.config.overwrite else [part for part in parts if part.is_file()]
-        versions = sorted({version_of(part) for part in done} | ({__version__} if done != parts else set()))
+        versions = set().union(*map(versions_of, done))
+        if done != parts or not versions:
+            versions.add(__version__)
         if len(versions) > 1:
-            found = f"the folder holds results of other versions of depthfit: {', '.join(versions)}"
+            found = f"results of several versions of depthfit: {', '.join(sorted(versions))}"
             raise InputError(self.out / "parts", VERSION, found, OTHER_RESULTS)
-        return versions[0]
+        return versions.pop()
 
     def _drawers(self, images: int) -> int:
         """Processes that draw: a core each, but for two that serve a GPU, and worth their start; or none."""
@@ -278,7 +280,7 @@ class _SceneRun:
         if self.config.output.mesh:
             write_meshes(self.out, job.evidence.name, self.fitter, job.predictions, fits)
         # Last, for this file is what says that the image is fitted.
-        write_rows(self._part(job.evidence.name), rows, {}, self.version)
+        write_rows(self._part(job.evidence.name), rows, {})
         return fits
 
     def _draw(self, job: _Job, fits: list[PersonFit], drawers: Drawers, advance: Callable[[], None]) -> None:
@@ -291,7 +293,7 @@ class _SceneRun:
         rows = [row for n in names if self._part(n).is_file() for row in read_rows(self._part(n))]
         rows.sort(key=lambda row: int(row["row"]))
         extra = {"faces": self.body.faces.numpy()} if self.config.output.vertices else {}
-        write_rows(self.out / "fits.npz", rows, extra, self.version)
+        write_rows(self.out / "fits.npz", rows, extra)
         summary = {
             "depthfit": self.version,
             "body": self.body.name,

@@ -47,7 +47,14 @@ def test_every_field_has_its_shape_and_type(table: dict[str, np.ndarray]) -> Non
     for name, shape in real.items():
         assert table[name].shape == (count, *shape), name
         assert table[name].dtype == np.float32, name
-    kinds = {"imgname": "U", "status": "U", "person": "i", "accepted": "b", "iterations": "i"}
+    kinds = {
+        "imgname": "U",
+        "status": "U",
+        "depthfit_version": "U",
+        "person": "i",
+        "accepted": "b",
+        "iterations": "i",
+    }
     for name, kind in kinds.items():
         assert (table[name].shape, table[name].dtype.kind) == ((count,), kind), name
     assert (table["tokens"].shape, table["tokens"].dtype) == ((count, 160), np.int16)
