@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
-from depthfit.errors import InputError
+from depthfit.errors import InputError, check_choice
 
 
 @dataclass
@@ -179,17 +181,6 @@ class SolverConfig:
     hypotheses: bool = True
     kernels: bool = True
 
-    def validate(self) -> None:
-        """Refuse a schedule of nothing.
-
-        Raises:
-            InputError: Names the setting.
-        """
-        for name in ("grid", "rounds", "steps"):
-            value = getattr(self, name)
-            if value < 1:
-                raise InputError("config", f"solver.{name}", str(value), "Use at least 1.")
-
 
 @dataclass
 class VerdictConfig:
@@ -201,6 +192,8 @@ class VerdictConfig:
         max_prior_rms: Root mean square of the pose prior's residual, in sigmas.
         max_reprojection: Median reprojection error as a share of the person's size in the image.
         max_depth_residual: Median absolute log-depth residual.
+        max_focal_sigmas: Departure of the image's log focal from what is known of it, in sigmas of that. All
+            people of the image share it.
     """
 
     use: bool = True
@@ -208,6 +201,7 @@ class VerdictConfig:
     max_prior_rms: float = 3.0
     max_reprojection: float = 0.06
     max_depth_residual: float = 0.08
+    max_focal_sigmas: float = 4.0
 
 
 @dataclass
@@ -222,3 +216,79 @@ class FitConfig:
     camera: CameraConfig = field(default_factory=CameraConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
     verdict: VerdictConfig = field(default_factory=VerdictConfig)
+
+    def validate(self) -> None:
+        """Refuse what no fit can be made with.
+
+        Raises:
+            InputError: Names the setting.
+        """
+        for name, known in _CHOICES.items():
+            check_choice("config", name, _value(self, name), known)
+        for names, least, fix in _LEAST:
+            for name in names:
+                value = _value(self, name)
+                if value is None:
+                    continue
+                enough = value > 0 if least is None else value >= least
+                if not (enough and math.isfinite(value)):
+                    raise InputError("config", name, str(value), fix)
+
+
+_CHOICES = {
+    "pose.space": ("rotations", "tokens"),
+    "contour.source": ("auto", "mask", "depth", "none"),
+}
+_COUNTS = ("depth.samples", "contour.points", "solver.grid", "solver.rounds", "solver.steps")
+_SIGMAS = (
+    "pose.sigma_rad",
+    "pose.distal_factor",
+    "pose.token_gain",
+    "pose.flat_gain",
+    "pose.root_sigma_rad",
+    "pose.population_robust_sigmas",
+    "pose.limit_sigma_rad",
+    "keypoints.noise_factor",
+    "keypoints.robust_sigmas",
+    "depth.pixel_sigma",
+    "depth.scale_sigma",
+    "depth.robust_sigmas",
+    "contour.pixel_sigma",
+    "contour.robust_sigmas",
+    "body.betas_sigma",
+    "body.clothes_sigma_cm",
+    "body.garment_sigma_cm",
+    "body.height_m",
+    "body.height_sigma_m",
+    "camera.focal_px",
+    "camera.sigma_log_focal",
+)
+_AMOUNTS = (
+    "pose.floor",
+    "pose.population_play_rad",
+    "keypoints.min_confidence",
+    "keypoints.model_cm",
+    "depth.surface_cm",
+    "depth.field_sigma",
+    "depth.field_order",
+    "depth.erode_px",
+    "contour.surface_cm",
+    "body.bone_sigma",
+    "body.clothes_cm",
+    "verdict.min_keypoints",
+    "verdict.max_prior_rms",
+    "verdict.max_reprojection",
+    "verdict.max_depth_residual",
+    "verdict.max_focal_sigmas",
+)
+_LEAST: tuple[tuple[tuple[str, ...], int | None, str], ...] = (
+    (_COUNTS, 1, "Use at least 1."),
+    (_SIGMAS, None, "Use a number above zero."),
+    (_AMOUNTS, 0, "Use zero or more."),
+)
+"""Names of settings, the least value (``None``: above zero), and what to do."""
+
+
+def _value(config: FitConfig, name: str) -> Any:
+    section, key = name.split(".")
+    return getattr(getattr(config, section), key)

@@ -21,7 +21,7 @@ from depthfit.fit.associate import MeshTopology, mesh_topology
 from depthfit.fit.config import FitConfig
 from depthfit.fit.graphs import RoundGraphs
 from depthfit.fit.inputs import ImageInput, PersonInput
-from depthfit.fit.posterior import Posterior, posterior
+from depthfit.fit.posterior import Posterior, posterior, unrefined
 from depthfit.fit.problem import Batch, make_batch, pose_priors, pose_space, step_layout
 from depthfit.fit.result import BodyResult, PersonFit
 from depthfit.fit.search import WIDE
@@ -77,7 +77,7 @@ class Fitter:
     def __init__(
         self, body: Body, tokenizer: Tokenizer | None, config: FitConfig, device: torch.device | str = "cpu"
     ) -> None:
-        config.solver.validate()
+        config.validate()
         self.device = torch.device(device)
         self.body: Body = body.to(self.device)
         self.tokenizer = None if tokenizer is None else tokenizer.to(self.device)
@@ -141,6 +141,10 @@ class Fitter:
         verdict = judge(*measures, batch, self.config)
         deviations = posterior(after.fit, after.state)
         final = self._put_back(scheduler, before.state, after.state, verdict)
+        refused = verdict != 0
+        if refused.any():
+            kept = unrefined(after.fit, final, deviations, refused)
+            deviations = where(refused, kept, deviations)
         return Fitted(batch, scheduler, before, after, measures, deviations, verdict, final)
 
     @torch.no_grad()

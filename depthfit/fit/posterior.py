@@ -34,13 +34,59 @@ class Posterior(TensorStruct):
 
 def posterior(fit: BodyFit, state: FitState) -> Posterior:
     """Marginal deviations; the shared camera's uncertainty is in every person's."""
-    people = state.people
-    ones = torch.ones_like(people.log_distance)
+    ones = torch.ones_like(state.people.log_distance)
     crowd = scatter_sum(ones, fit.group, fit.num_images)
     # N estimates of one camera with equally correlated errors: their mean has (1 + (N - 1) rho) / N of the
     # variance of one, not 1 / N.
     inflation = 1 + COMMON_ERROR * (crowd - 1).clamp(min=0)
     block, cross, shared = fit.linearize(state).covariance(fit.group, inflation)
+    rows = _joint_rows(fit, state)
+    variance = torch.einsum("njrp,npq,njrq->nj", rows, block, rows)
+    # A held focal is as uncertain as it was before, and the system knows nothing of it.
+    free = fit.free_shared[LOG_FOCAL]
+    focal = torch.where(free, shared[:, LOG_FOCAL, LOG_FOCAL], fit.image_prior.log_focal_sigma.square())
+    # A person's distance is their own step plus the focal's (a dolly zoom).
+    k = fit.layout.distance
+    distance = block[:, k, k] + 2 * cross[:, k, LOG_FOCAL] + focal[fit.group]
+    return Posterior(
+        # Evidence, however correlated, leaves nobody less sure than the prior was.
+        log_focal=CORRELATION * torch.minimum(focal.sqrt(), fit.image_prior.log_focal_sigma)[fit.group],
+        log_distance=CORRELATION * distance.clamp(min=0).sqrt(),
+        joints=CORRELATION * (variance / 3).clamp(min=0).sqrt(),
+    )
+
+
+def unrefined(fit: BodyFit, state: FitState, fitted: Posterior, refused: Tensor) -> Posterior:
+    """Deviations of people who keep their prediction: what the prior says of it.
+
+    Args:
+        state: With the predictions.
+        fitted: Deviations of the fit.
+        refused: (N,) bool. The focal is known as well as the fit of the image's others leaves it, and as the
+            prior has it where there is none.
+
+    Returns:
+        For all N people. A distance is as sure as the focal and the height of the predicted shape.
+    """
+    prior, layout = fit.person_prior, fit.layout
+    variance = fit.center.new_zeros(len(refused), layout.size)
+    variance[:, layout.root] = prior.root_sigma[:, None].square()
+    variance[:, layout.pose] = 1
+    variance[:, layout.betas] = prior.betas_sigma.square()
+    joints = torch.einsum("njrp,np->nj", _joint_rows(fit, state).square(), variance)
+    seen = scatter_sum((~refused).long(), fit.group, fit.num_images)[fit.group] > 0
+    own = CORRELATION * fit.image_prior.log_focal_sigma[fit.group]
+    focal = torch.where(seen, fitted.log_focal, own)
+    vertical = fit.body.v_template[:, 1]
+    top, bottom = vertical.argmax(), vertical.argmin()
+    slope = (fit.body.shapedirs[top, 1] - fit.body.shapedirs[bottom, 1]) / (vertical[top] - vertical[bottom])
+    height = (slope * prior.betas_sigma).norm(dim=-1)
+    return Posterior(focal, torch.hypot(focal, height), (joints / 3).sqrt())
+
+
+def _joint_rows(fit: BodyFit, state: FitState) -> Tensor:
+    """(N, 24, 3, P) derivative of the joints about the pelvis along a step of the fit."""
+    people, layout = state.people, fit.layout
     skeleton = fit.at(state).skeleton
     rest = fit.table.rest(people.pose, people.betas)
     points = pose_points(fit.body, rest, skeleton, people.pose).map(lambda t: t[:, :NUM_JOINTS])
@@ -48,20 +94,8 @@ def posterior(fit: BodyFit, state: FitState) -> Posterior:
         len(people.root), NUM_JOINTS, 3, 3
     )
     zero = torch.zeros_like(eye[..., 0])
-    rows, _ = jacobian(Rows(zero, zero[..., 0], eye, zero), points, skeleton, people, fit.layout)
-    rows[..., fit.layout.pose] = rows[..., fit.layout.pose] @ fit.chart.basis[:, None]
-    rows[..., fit.layout.bearing] = 0
-    rows[..., fit.layout.distance] = 0
-    variance = torch.einsum("njrp,npq,njrq->nj", rows, block, rows)
-    # A person's distance is their own step plus the focal's (a dolly zoom).
-    k = fit.layout.distance
-    distance = block[:, k, k] + 2 * cross[:, k, LOG_FOCAL] + shared[fit.group, LOG_FOCAL, LOG_FOCAL]
-    return Posterior(
-        # Evidence, however correlated, leaves nobody less sure than the prior was.
-        log_focal=torch.minimum(
-            CORRELATION * shared[:, LOG_FOCAL, LOG_FOCAL].sqrt(),
-            CORRELATION * fit.image_prior.log_focal_sigma,
-        )[fit.group],
-        log_distance=CORRELATION * distance.clamp(min=0).sqrt(),
-        joints=CORRELATION * (variance / 3).clamp(min=0).sqrt(),
-    )
+    rows, _ = jacobian(Rows(zero, zero[..., 0], eye, zero), points, skeleton, people, layout)
+    rows[..., layout.pose] = rows[..., layout.pose] @ fit.chart.basis[:, None]
+    rows[..., layout.bearing] = 0
+    rows[..., layout.distance] = 0
+    return rows

@@ -29,7 +29,7 @@ from depthfit.residuals.pose_priors import LimitPrior, MixturePrior, PosePrior
 from depthfit.residuals.prior import ImagePrior, PersonPrior
 from depthfit.so3 import to_6d
 from depthfit.state import StepLayout
-from depthfit.struct import TensorStruct
+from depthfit.struct import TensorStruct, scatter
 from depthfit.tokens.vqvae import Tokenizer
 
 BOX_MARGIN = 1.3
@@ -214,12 +214,16 @@ def pose_space(
             f"pose.space={config.pose.space!r}: use 'tokens' (with a tokenizer) or 'rotations'"
         )
     encoded = tokenizer.encode(to_6d(body_pose))
-    probabilities = [p.token_probabilities for p in people if p.token_probabilities is not None]
-    if probabilities and len(probabilities) == len(people):
-        inflation = sigma * config.pose.token_gain
-        prior = token_prior(tokenizer, torch.stack(probabilities).to(body_pose), inflation, config.pose.floor)
-    else:
-        prior = flat_token_prior(tokenizer, encoded, sigma * config.pose.flat_gain)
+    prior = flat_token_prior(tokenizer, encoded, sigma * config.pose.flat_gain)
+    given = [(n, p.token_probabilities) for n, p in enumerate(people) if p.token_probabilities is not None]
+    if given:
+        rows = torch.tensor([n for n, _ in given], device=sigma.device)
+        probabilities = torch.stack([p for _, p in given]).to(body_pose)
+        inflation = sigma[rows] * config.pose.token_gain
+        told = token_prior(tokenizer, probabilities, inflation, config.pose.floor)
+        # Who comes without probabilities has a spread of nothing beside the flat one.
+        none = prior.mean.new_zeros(len(people), *told.spread.shape[1:])
+        prior = scatter(rows, told, prior.replace(spread=none))
     # What the decoder says otherwise than the prediction is held beside it, so that a fit which moves no
     # token returns the prediction itself. It carries the tokenizer's own error and TokenHMR's mean pose.
     offset = pose_offset(tokenizer.decode(prior.mean), body_pose)

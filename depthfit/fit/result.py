@@ -38,8 +38,8 @@ class PersonFit:
         tokens: (T,) int16 codes nearest to the fitted soft tokens, or those of the fitted pose where
             rotations were stepped; empty without a tokenizer.
         log_scale: Of the depth map.
-        focal_std_log, distance_std_log: Posterior deviations; joints_std: (24,) m. NaN where refused
-            before a fit could be made.
+        focal_std_log, distance_std_log: Posterior deviations; joints_std: (24,) m. Where the fit was refused,
+            those of the prediction that is kept.
         reprojection: px median before (prediction under its own camera) and after.
         depth_residual: Median absolute log-depth residual before (best camera) and after.
         cost_before, cost_after: By term; before = the prediction under the best camera.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from depthfit.fit.config import FitConfig
+from depthfit.fit.nuisance import CORRELATION
 from depthfit.fit.problem import Batch
 from depthfit.fit.stages import Solved
 from depthfit.joints import NUM_JOINTS
@@ -22,6 +23,7 @@ class FitStatus(str, Enum):
     FEW_KEYPOINTS = "few_keypoints"
     NOT_LOWER = "cost_not_lower"
     FAR_FROM_PRIOR = "far_from_prior"
+    FAR_FOCAL = "far_focal"
     REPROJECTION = "high_reprojection"
     DEPTH = "high_depth_residual"
     SOLVER = "solver_failed"
@@ -38,6 +40,7 @@ _SENTENCES = {
     FitStatus.FEW_KEYPOINTS: "kept as predicted: too few keypoints were detected",
     FitStatus.NOT_LOWER: "kept as predicted: the fit explains the evidence no better",
     FitStatus.FAR_FROM_PRIOR: "kept as predicted: the fit is too far from the prediction to be believed",
+    FitStatus.FAR_FOCAL: "kept as predicted: the image's focal ended too far from what is known of it",
     FitStatus.REPROJECTION: "kept as predicted: the fit's keypoints still miss the detections",
     FitStatus.DEPTH: "kept as predicted: the fit's surface still misses the depth map",
     FitStatus.SOLVER: "kept as predicted: the solver found no finite cost",
@@ -48,6 +51,7 @@ VERDICTS = (
     FitStatus.FEW_KEYPOINTS,
     FitStatus.NOT_LOWER,
     FitStatus.FAR_FROM_PRIOR,
+    FitStatus.FAR_FOCAL,
     FitStatus.REPROJECTION,
     FitStatus.DEPTH,
     FitStatus.SOLVER,
@@ -64,6 +68,7 @@ class Measures:
         depth_residual: Median absolute log-depth residual of the samples, beyond the map's scale and its
             smooth error; zero where there are none.
         prior_rms: Of the pose prior's residual, in sigmas.
+        focal_sigmas: Departure of the image's log focal from its prior, in the prior's sigmas.
         cost: Robust cost of the person, priors included.
         costs: The same by term.
     """
@@ -71,6 +76,7 @@ class Measures:
     reprojection: Tensor
     depth_residual: Tensor
     prior_rms: Tensor
+    focal_sigmas: Tensor
     cost: Tensor
     costs: dict[str, Tensor]
 
@@ -91,7 +97,12 @@ def measure(solved: Solved, batch: Batch) -> Measures:
     live = fit.matches.depth.weight > 0
     residual = torch.where(live, depth.abs(), torch.nan).nanmedian(-1).values.nan_to_num(0.0)
     total = torch.stack(list(costs.values())).sum(0)
-    return Measures(reprojection, residual, (2 * costs["pose_prior"] / 63).sqrt(), total, costs)
+    prior = fit.image_prior
+    # The fit's own sigma is narrower: its rows are correlated, which the posterior makes up for.
+    known = CORRELATION * prior.log_focal_sigma
+    away = (solved.state.images.log_focal - prior.log_focal).abs() / known
+    rms = (2 * costs["pose_prior"] / 63).sqrt()
+    return Measures(reprojection, residual, rms, away[batch.group], total, costs)
 
 
 def judge(before: Measures, after: Measures, batch: Batch, config: FitConfig) -> Tensor:
@@ -102,6 +113,7 @@ def judge(before: Measures, after: Measures, batch: Batch, config: FitConfig) ->
         high = after.reprojection > verdict.max_reprojection * batch.size
         out[high] = VERDICTS.index(FitStatus.REPROJECTION)
         out[after.depth_residual > verdict.max_depth_residual] = VERDICTS.index(FitStatus.DEPTH)
+        out[after.focal_sigmas > verdict.max_focal_sigmas] = VERDICTS.index(FitStatus.FAR_FOCAL)
         out[after.prior_rms > verdict.max_prior_rms] = VERDICTS.index(FitStatus.FAR_FROM_PRIOR)
         out[~(after.cost < before.cost)] = VERDICTS.index(FitStatus.NOT_LOWER)
         few = batch.targets.sigma.isfinite().sum(-1) < verdict.min_keypoints

@@ -156,7 +156,7 @@ class PseudoConfig:
         for name in ("workers", "chunk", "shard_images"):
             if getattr(self, name) < 1:
                 raise InputError("command line", name, str(getattr(self, name)), "Use at least 1.")
-        self.fit.solver.validate()
+        self.fit.validate()
 
 
 NOT_RESULTS = (

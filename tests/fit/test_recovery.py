@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from depthfit import so3
 from depthfit.body.load import load_body
 from depthfit.body.model import Body
 from depthfit.errors import DepthfitError
 from depthfit.fit import FitConfig, FitStatus, Fitter, PersonFit
+from depthfit.tokens.load import load_tokenizer
 from tests.fit.scenes import FOCAL, exact_config, exact_image
 
 
@@ -122,3 +124,26 @@ def test_tokens_need_a_tokenizer(body: Body) -> None:
     config.pose.space = "tokens"
     with pytest.raises(DepthfitError, match="tokenizer"):
         Fitter(body, None, config).fit([exact_image(body, 0)[0]])
+
+
+def test_who_comes_without_token_probabilities_leaves_the_others_theirs() -> None:
+    tokenizer, config = load_tokenizer(), FitConfig()
+    config.pose.space = "tokens"
+    images = []
+    for seed in (2, 3):
+        image, _ = exact_image(load_body(), seed)
+        (person,) = image.people
+        latents = tokenizer.encode(so3.to_6d(person.pose[None, :21]))[0]
+        sure = torch.softmax(-(torch.cdist(latents, tokenizer.codebook) ** 2), -1) if seed == 2 else None
+        told = dataclasses.replace(person, token_probabilities=sure)
+        images.append(dataclasses.replace(image, people=[told]))
+    fitter = Fitter(load_body(), tokenizer, config)
+    charts = []
+    for some in (images, images[:1], images[1:]):
+        scheduler = fitter.scheduler(some)
+        charts.append(scheduler.space.chart(scheduler.start().people).basis)
+    together, told, flat = charts
+    # Columns are eigenvectors: their products have no sign.
+    torch.testing.assert_close(together[:1] @ together[:1].mT, told @ told.mT, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(together[1:] @ together[1:].mT, flat @ flat.mT, rtol=1e-3, atol=1e-5)
+    assert (told @ told.mT - flat @ flat.mT).abs().max() > 1e-3
