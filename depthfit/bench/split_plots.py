@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from depthfit.bench.split_scores import Figures
 from depthfit.bench.splits import SWEEPS
 from depthfit.bench.variants import FITS
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Curves = Mapping[str, Mapping[str, Mapping[float, Figures]]]
 COLOURS = ("tab:orange", "tab:red", "tab:green", "tab:blue", "tab:cyan", "tab:purple")
 DPI = 110
 
 
-def plot_sweeps(curves: Mapping[str, Mapping[str, Mapping[float, Figures]]], path: Path) -> None:
-    """MPJPE (above) and distance error (below) against every value swept; PNG."""
+def plot_sweeps(curves: Curves, path: Path) -> None:
+    """:func:`sweep_figure` as a PNG."""
+    sweep_figure(curves).savefig(path, format="png", dpi=DPI)
+
+
+def sweep_figure(curves: Curves) -> Figure:
+    """MPJPE (above, logarithmic: it spans a factor of ten) and distance error (below) against what is swept.
+
+    The distance error is the median of |log(fit / truth)|.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(3.0 * len(curves), 5.6), layout="constrained")
     axes = figure.subplots(2, len(curves), sharey="row", squeeze=False)
@@ -33,14 +47,20 @@ def plot_sweeps(curves: Mapping[str, Mapping[str, Mapping[float, Figures]]], pat
             above.plot(
                 places, [f.mpjpe for f in found.values()], color=colour, marker=".", label=FITS[key].name
             )
-            below.plot(places, [100 * f.distance for f in found.values()], color=colour, marker=".")
+            below.plot(places, [f.distance for f in found.values()], color=colour, marker=".")
         for axis in (above, below):
             axis.set_xticks(list(places), [f"{value:g}" for value in values])
             axis.grid(alpha=0.3)
-            axis.set_ylim(bottom=0)
         below.set_xlabel(SWEEPS[name].title)
-    axes[0, 0].set_ylabel("MPJPE, mm")
-    axes[1, 0].set_ylabel("distance error, median, %")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
+    errors, distances = axes[:, 0]
+    errors.set_yscale("log")
+    errors.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    errors.yaxis.set_major_formatter("{x:g}")
+    errors.yaxis.set_minor_locator(NullLocator())
+    errors.set_ylabel("MPJPE, mm")
+    # Set before all columns are drawn, a limit would end the scaling of the whole row by its data.
+    distances.set_ylim(bottom=0)
+    distances.set_ylabel("distance error, median |log|")
+    handles, labels = errors.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(handles), fontsize=9)
-    figure.savefig(path, format="png", dpi=DPI)
+    return figure

@@ -9,7 +9,7 @@ import cv2
 import pytest
 
 from depthfit.bench.paradox import paradox_table, plot_paradox
-from depthfit.bench.split_plots import plot_sweeps
+from depthfit.bench.split_plots import plot_sweeps, sweep_figure
 from depthfit.bench.split_scores import Figures
 from depthfit.bench.split_tables import best_rival, markdown, mpjpe_table, target_table
 from depthfit.bench.splits import SWEEPS
@@ -94,6 +94,24 @@ def test_plots_are_pictures(tmp_path: Path) -> None:
         assert picture is not None
         assert picture.shape[1] == width
         assert (picture < 200).any()
+
+
+def test_sweeps_show_every_point() -> None:
+    """Axes are shared by columns: the range of the first one is not that of all."""
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    near = {"joint": {0.1: _figures(40.0, distance=0.05), 0.2: _figures(42.0, distance=0.06)}}
+    far = {
+        "joint": {0.1: _figures(117.0, distance=0.32, prediction=292.0), 0.2: _figures(20.0, distance=0.01)}
+    }
+    figure = sweep_figure({"depth_scale": near, "prediction": far, "focal": near})
+    drawn = 0
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        for line in axes.get_lines():
+            heights = [float(y) for y in line.get_ydata()]
+            assert all(low < y < high for y in heights), (heights, low, high)
+            drawn += len(heights)
+    assert drawn == 3 * 2 * 3, "prediction, MPJPE and distance of two values in three sweeps"
 
 
 def test_the_curve_starts_at_the_prediction() -> None:
