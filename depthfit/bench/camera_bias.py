@@ -27,6 +27,7 @@ from depthfit.evaluation.score import FIT_FIELDS, TRUTH_FIELDS, load_table, take
 from depthfit.evidence.files import decode_image, read_bytes
 from depthfit.evidence.predictions import Predictions, read_predictions
 from depthfit.joints import COCO17, SMPL_JOINTS
+from depthfit.report.score_tables import interval_text
 from depthfit.residuals import tals
 from depthfit.run.config import ModelConfig
 
@@ -194,7 +195,7 @@ def markdown(found: CameraBias) -> str:
         "|---|---|---|",
     ]
     for name, shares in found.alignment.items():
-        cells = (f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in shares)
+        cells = (interval_text(*share, ".2f") for share in shares)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "| keypoint | threshold, px of a 256 px crop |", "|---|---|"]
     for name, value in zip(found.keypoint_names, found.keypoint_thresholds, strict=True):

@@ -136,16 +136,13 @@ def run_dataset(name: str, config: DatasetConfig) -> DatasetResult:
 
 def _scorings(name: str, config: DatasetConfig, bodies: BodySet) -> dict[str, Any]:
     """Checked before anything is fitted: a missing regressor must not be found out a day later."""
-    matching = config.matching
-    if matching == "auto":
-        matching = "overlap" if config.init == "keypoints" else "person"
     check_choice("command line", "data set", name, PROTOCOLS)
     ours, theirs = bodies.get().num_vertices, bodies.get(truth=True).num_vertices
     if ours != theirs:
         found = f"{ours} vertices in models.body, {theirs} in true_body"
         raise InputError("command line", "true_body", found, "Both must be of one topology, such as SMPL's.")
     wanted = config.protocol or list(PROTOCOLS[name])
-    return {p: build_scoring(p, bodies, config.regressors, matching) for p in wanted}
+    return {p: build_scoring(p, bodies, config.regressors, config.matching, config.init) for p in wanted}
 
 
 def _chosen(reader: Reader, wanted: Sequence[str]) -> list[str]:
@@ -213,6 +210,7 @@ def _score(
             true_body=f"{config.true_body or config.models.body}, gendered as labelled",
             camera=f"{config.intrinsics} intrinsics",
             keypoints=f"2D from {config.keypoints2d}",
+            matching=scoring.matching,
         )
 
         def overlay(image: str) -> Path | None:

@@ -16,9 +16,10 @@ from depthfit.evaluation.protocol import REGRESSOR_ROWS, protocol, read_regresso
 from depthfit.evaluation.score import score
 from depthfit.evidence.files import decode_image, read_bytes
 from depthfit.evidence.mask import read_mask
-from depthfit.report.score_report import overlays_beside, stamp_of, write_report
+from depthfit.report.score_report import overlays_beside, run_summary, stamp_of, write_report
+from depthfit.run.prepare.config import KEYPOINTS
 
-MATCHINGS = ("person", "overlap")
+MATCHINGS = ("auto", "person", "overlap")
 
 
 @dataclass
@@ -45,7 +46,8 @@ class EvalConfig:
             truth only where its meshes are not stored; null takes joints and vertices as they are stored.
         gender: Of the fit's body.
         true_body: Of the ground truth; null is the same.
-        matching: person (by number) or overlap (by keypoints in the image).
+        matching: auto (overlap when summary.json beside the fits says init: keypoints, else person), person
+            (by number) or overlap (by keypoints in the image).
         masks: Folder of true masks NAME.png, for the IoU of silhouettes.
         regressors: Files of joint regressors.
     """
@@ -55,7 +57,7 @@ class EvalConfig:
     body: str | None = None
     gender: str = "neutral"
     true_body: str | None = None
-    matching: str = "person"
+    matching: str = "auto"
     masks: str | None = None
     regressors: RegressorFiles = field(default_factory=RegressorFiles)
 
@@ -65,15 +67,22 @@ def build_scoring(
     bodies: BodySet | None,
     regressors: RegressorFiles,
     matching: str,
+    init: str | None,
     masks: Callable[[str], np.ndarray | None] | None = None,
 ) -> Scoring:
     """The scoring of protocol ``name``.
+
+    Args:
+        init: Of the fit, ``None`` = not recorded. Detectors number people in their own order, so that
+            ``auto`` matches those of ``keypoints`` by overlap.
 
     Raises:
         InputError: There is no such protocol or matching, or what it needs is not named.
     """
     wanted, regressor = protocol(name), None
     check_choice("command line", "matching", matching, MATCHINGS)
+    if matching == "auto":
+        matching = "overlap" if init == KEYPOINTS else "person"
     if wanted.source in REGRESSOR_ROWS:
         path = regressors.j19 if wanted.source == "j19" else regressors.h36m
         if path is None:
@@ -110,11 +119,14 @@ def run_eval(fits_npz: str, truth_npz: str, config: EvalConfig) -> dict[str, obj
     """
     bodies = None if config.body is None else BodySet(config.body, config.gender, config.true_body)
     masks = None if config.masks is None else mask_reader(Path(config.masks))
-    scoring = build_scoring(config.protocol, bodies, config.regressors, config.matching, masks)
-    scores = score(fits_npz, truth_npz, scoring)
     fits = Path(fits_npz)
+    init = run_summary(fits).get("init")
+    scoring = build_scoring(config.protocol, bodies, config.regressors, config.matching, init, masks)
+    scores = score(fits_npz, truth_npz, scoring)
     out = fits.parent / "eval" if config.out is None else Path(config.out)
     true_body = "as stored" if config.body is None else str(config.true_body or config.body)
-    stamp = stamp_of(fits, str(truth_npz), config.protocol, true_body=true_body)
+    stamp = stamp_of(
+        fits, str(truth_npz), config.protocol, true_body=true_body, matching=scores.summary["matching"]
+    )
     write_report(out, scores, stamp, overlays_beside(fits))
     return scores.summary

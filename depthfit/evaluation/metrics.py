@@ -179,15 +179,14 @@ def bootstrap_interval(
         seed: Of the draws.
 
     Returns:
-        Lower and upper end; both are the statistic itself when there is only one group.
+        Lower and upper end; NaN of one group, which does not tell how far another would be.
     """
     v = np.asarray(values, np.float64)
     labels = np.arange(len(v)) if groups is None else np.asarray(groups)
     _, group = np.unique(labels, return_inverse=True)
     count = int(group.max()) + 1
     if count == 1:
-        whole = float(v.mean()) if statistic is None else statistic(v)
-        return whole, whole
+        return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
     if statistic is None:
         samples = _resampled_means(v, group, resamples, rng)
@@ -218,7 +217,7 @@ class PairedDifference:
 
     Attributes:
         mean: Of the differences.
-        low, high: 95 % bootstrap interval of the mean, whole groups drawn.
+        low, high: 95 % bootstrap interval of the mean, whole groups drawn; NaN of one group.
         worse: Share of people whose error grew.
     """
 

@@ -42,12 +42,12 @@ class Scores:
     Attributes:
         rows: One dict a person: imgname, person, status, accepted, ``ERRORS`` and ``SHARES``, and each of
             these with ``initial_`` before it.
-        summary: ``protocol``; ``people``, ``images``; ``missing`` (number of people in the truth but not in
-            the fit) and ``missing_people``, their names; ``accepted`` (share), ``worse`` (share whose MPJPE
-            grew); per column ``{mean, median, low, high}`` (95 % bootstrap interval of the mean over images,
-            or over ``group`` where the truth has it); ``difference``: per column refined minus initial,
-            ``{mean, low, high, worse}``; ``coverage`` of the stated intervals; ``depth_order`` of people who
-            share an image; ``pck`` averaged over keypoints.
+        summary: ``protocol``; ``matching``; ``people``, ``images``; ``missing`` (number of people in the
+            truth but not in the fit) and ``missing_people``, their names; ``accepted`` (share), ``worse``
+            (share whose MPJPE grew); per column ``{mean, median, low, high}`` (95 % bootstrap interval of the
+            mean over images, or over ``group`` where the truth has it; NaN of one group); ``difference``: per
+            column refined minus initial, ``{mean, low, high, worse}``; ``coverage`` of the stated intervals;
+            ``depth_order`` of people who share an image; ``pck`` averaged over keypoints.
     """
 
     rows: list[dict[str, Any]]
@@ -95,6 +95,7 @@ def score_tables(fits: Table, truth: Table, scoring: Scoring, source: str | Path
     summary = _summary(columns, labels, groups)
     text = scoring.protocol.describe("label_joints" in truth)
     summary["protocol"] = {"name": scoring.protocol.name, "text": text}
+    summary["matching"] = scoring.matching
     summary["missing"] = len(without)
     summary["missing_people"] = [f"{known[row][0]} #{known[row][1]}" for row in without]
     summary["coverage"] = _coverage(fits, truth)

@@ -67,14 +67,19 @@ def overlays_beside(fits_npz: Path) -> Overlay:
     return find
 
 
+def run_summary(fits_npz: Path) -> dict[str, Any]:
+    """What the run that made ``fits_npz`` says of itself in summary.json beside it; empty without one."""
+    path = fits_npz.parent / "summary.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 def stamp_of(fits_npz: Path, dataset: str, protocol: str, **known: str) -> Stamp:
     """The stamp of a saved fit, from summary.json and config.yaml beside it.
 
     Args:
         known: Fields that the caller knows, such as ``camera`` and ``keypoints``.
     """
-    summary_path, config_path = fits_npz.parent / "summary.json", fits_npz.parent / "config.yaml"
-    summary = json.loads(summary_path.read_text()) if summary_path.is_file() else {}
+    summary, config_path = run_summary(fits_npz), fits_npz.parent / "config.yaml"
     config = UNKNOWN
     if config_path.is_file():
         config = f"{config_path} sha256:{hashlib.sha256(config_path.read_bytes()).hexdigest()[:12]}"
@@ -85,6 +90,7 @@ def stamp_of(fits_npz: Path, dataset: str, protocol: str, **known: str) -> Stamp
         "init": str(summary.get("init", UNKNOWN)),
         "camera": UNKNOWN,
         "keypoints": UNKNOWN,
+        "matching": UNKNOWN,
         "config": config,
         "fitted_with": str(summary.get("depthfit", UNKNOWN)),
         "scored_with": __version__,

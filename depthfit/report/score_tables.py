@@ -36,6 +36,7 @@ class Stamp:
         body: Of the fit; true_body: of the ground truth.
         tokenizer, init: Of the fit.
         camera: Where the focal lengths came from; keypoints: where the 2D came from.
+        matching: How people were found in the ground truth: person (by number) or overlap.
         config: The fit's resolved configuration, its file and the start of its SHA-256.
         fitted_with, scored_with: Versions of depthfit.
     """
@@ -48,6 +49,7 @@ class Stamp:
     init: str
     camera: str
     keypoints: str
+    matching: str
     config: str
     fitted_with: str
     scored_with: str
@@ -103,7 +105,7 @@ def _pooled(pck: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def _table(summary: Mapping[str, Any]) -> list[str]:
-    """Means with 95 % bootstrap intervals."""
+    """Means with 95 % bootstrap intervals where they are known."""
     head = ("", "prediction", "refined", "refined - prediction", "worse")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for column, (name, unit, factor) in METRICS.items():
@@ -121,8 +123,12 @@ def _mean(found: Mapping[str, float] | None, factor: float, signed: bool = False
     if found is None:
         return ""
     mean, low, high = (found[key] * factor for key in ("mean", "low", "high"))
-    form = "+.1f" if signed else ".1f"
-    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+    return interval_text(mean, low, high, "+.1f" if signed else ".1f")
+
+
+def interval_text(mean: float, low: float, high: float, form: str) -> str:
+    """``mean [low, high]``; the mean alone where its interval is not known."""
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]" if math.isfinite(low) else f"{mean:{form}}"
 
 
 def _reference_table(
@@ -153,7 +159,8 @@ def table_csv(scores: Scores, stamp: Stamp, references: Sequence[PublishedRow]) 
             ("difference", scores.summary["difference"].get(column)),
         ):
             if found is not None:
-                values = {key: found[key] * factor for key in ("mean", "low", "high")}
+                ends = {key: found[key] * factor for key in ("mean", "low", "high")}
+                values = {key: value for key, value in ends.items() if math.isfinite(value)}
                 rows.append({"metric": name, "unit": unit, "of": label, **values, **stamped})
     for row in references:
         for name, value in (("MVE (PVE)", row.mve), ("MPJPE", row.mpjpe), ("PA-MPJPE", row.pa_mpjpe)):

@@ -146,7 +146,18 @@ def test_bootstrap_of_a_mean_is_that_of_any_statistic():
     short = metrics.bootstrap_interval(values, groups)
     slow = metrics.bootstrap_interval(values, groups, statistic=lambda v: float(np.mean(v)))
     assert short == pytest.approx(slow, abs=0.1)
-    assert metrics.bootstrap_interval(values, np.zeros(50)) == pytest.approx((values.mean(),) * 2)
+
+
+def test_one_group_has_no_interval():
+    """Frames of one video do not tell how far the mean of another would be: no width is no certainty."""
+    values = np.random.default_rng(13).normal(size=50)
+    assert np.isnan(metrics.bootstrap_interval(values, np.zeros(50))).all()
+    assert np.isnan(
+        metrics.bootstrap_interval(values, np.zeros(50), statistic=lambda v: float(np.max(v)))
+    ).all()
+    found = metrics.paired_difference(values, values + 1, np.zeros(50))
+    assert found.mean == pytest.approx(-1)
+    assert np.isnan([found.low, found.high]).all()
 
 
 def test_paired_difference_sees_what_two_intervals_do_not():

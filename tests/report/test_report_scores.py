@@ -22,12 +22,12 @@ from depthfit.report.score_tables import Stamp
 PEOPLE = 30
 STAMP = Stamp(
     "3dpw <test>", "tokenhmr14", "smpl-neutral", "smpl, gendered", "open", "tokenhmr", "known intrinsics",
-    "2D from dataset", "out/config.yaml sha256:0123", "0.1", "0.2",
+    "2D from dataset", "person", "out/config.yaml sha256:0123", "0.1", "0.2",
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def scores() -> Scores:
+def tables() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Person k errs by k + 1 mm after and 2 k mm before the fit, at every joint but the pelvis."""
     rng = np.random.default_rng(0)
     joints = rng.normal(size=(PEOPLE, 24, 3)) * 0.3 + [0.0, 0.0, 4.0]
@@ -49,7 +49,19 @@ def scores() -> Scores:
         "focal": truth["focal"] * 1.1, "initial_focal": truth["focal"] * 20,
         "focal_std_log": np.full(PEOPLE, 0.05), "keypoint_names": truth["keypoint_names"],
     }  # fmt: skip
+    return fits, truth
+
+
+@pytest.fixture(scope="module")
+def scores(tables) -> Scores:
+    fits, truth = tables
     return score_tables(fits, truth, Scoring(), "x")
+
+
+@pytest.fixture(scope="module")
+def one_video(tables) -> Scores:
+    fits, truth = tables
+    return score_tables(fits, {**truth, "group": np.full(PEOPLE, "video")}, Scoring(), "x")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +87,15 @@ def test_the_table_holds_the_means_their_difference_and_published_rows(folder):
     assert "| refined, this run |  | 15.5 |" in text
     assert "MVE (PVE)" not in text.split("## Beside")[0]  # no mesh, no row
     assert "focal: 0% inside the 68% interval" in text
+
+
+def test_a_table_of_one_video_has_no_intervals(one_video, tmp_path):
+    folder = score_report.write_report(tmp_path, one_video, STAMP, lambda name: None)
+    text = (folder / "table.md").read_text()
+    assert "| MPJPE, mm | 29.0 | 15.5 | -13.5 | 3.3% |" in text
+    with (folder / "table.csv").open() as file:
+        assert {(line["low"], line["high"]) for line in csv.DictReader(file)} == {("", "")}
+    assert json.loads((folder / "scores.json").read_text())["summary"]["mpjpe_mm"]["low"] is None
 
 
 def test_every_row_is_stamped_and_links_to_its_overlay(folder):
