@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from depthfit.datasets.labels import ImageSource, LabelledScene, People, from_names, number_people
+from depthfit.datasets.labels import (
+    ImageSource,
+    LabelledScene,
+    People,
+    from_names,
+    number_people,
+    place_images,
+)
 from depthfit.datasets.npz import as_numbers
 from depthfit.errors import InputError
 from depthfit.evidence.files import read_json
@@ -69,11 +76,13 @@ class Coco:
             betas=unknown(10),
             pelvis=unknown(3),
             K=unknown(3, 3),
-            group=name,
+            group=imgname,
             keypoints=from_names(COCO17, triples),
             boxes=np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], -1),
         )
-        images = {Path(file).name: ImageSource(self.root / file) for file, _ in chosen}
+        images = place_images(
+            [Path(file).name for file, _ in chosen], [ImageSource(self.root / file) for file, _ in chosen]
+        )
         return LabelledScene(name, images, people)
 
     def _people(self) -> dict[str, list[dict[str, Any]]]:

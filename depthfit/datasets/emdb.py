@@ -95,7 +95,7 @@ class EMDB:
             betas=np.tile(betas, (len(frame), 1)),
             pelvis=pelvis,
             K=np.tile(K, (len(frame), 1, 1)),
-            group=name,
+            group=[name] * len(imgname),
             boxes=_boxes(path, content, count)[frame],
         )
         images = {

@@ -17,6 +17,7 @@ from depthfit.datasets.labels import (
     People,
     from_names,
     number_people,
+    place_images,
     rest_pelvis,
     square_boxes,
 )
@@ -37,10 +38,6 @@ def _group(names: list[str]) -> dict[str, list[int]]:
         parts = Path(name.replace("\\", "/")).parts[:-1]
         out.setdefault("_".join(parts) or "images", []).append(row)
     return out
-
-
-def _files(root: Path, names: list[str], group: str, turn: bool = False) -> dict[str, ImageSource]:
-    return {f"{group}_{Path(n).name}": ImageSource(root / n, turn) for n in names}
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,8 @@ class TokenHMR3DPW:
         files = archive.names("imgname")
         rows = np.array(_thinned(files, _group(files)[name], self.every))
         chosen = [files[row] for row in rows]
-        images = _files(self.root, chosen, name)
         imgname = [f"{name}_{Path(n).name}" for n in chosen]
+        images = place_images(imgname, [ImageSource(self.root / n) for n in chosen])
         pose = archive.numbers("body_pose", SMPL_POSE)[rows]
         scale = np.asarray(archive.read("scale"), np.float64)[rows]
         gender = ["neutral"] * len(rows)
@@ -95,7 +92,7 @@ class TokenHMR3DPW:
             betas=archive.numbers("betas", None)[rows][:, :10],
             pelvis=unknown,
             K=np.full((len(rows), 3, 3), _UNKNOWN),
-            group=name,
+            group=[name] * len(rows),
             keypoints=None if points is None else from_names(BODY25, points),
             label_joints=_joints44(archive, rows),
             boxes=square_boxes(archive.numbers("center", 2)[rows], scale),
@@ -191,14 +188,13 @@ class Bedlam:
             betas=betas,
             pelvis=trans + rest_pelvis(self.bodies, "neutral", betas),
             K=archive.numbers("cam_int", 3, 3)[rows],
-            group=name,
+            group=[f"{name}_{Path(files[row]).parent.name}" for row in rows],
             boxes=square_boxes(
                 archive.numbers("center", 2)[rows],
                 np.ravel(archive.read("scale"))[rows].astype(np.float64) * SCALE_UNIT,
             ),
         )
-        turn = "closeup" in name
-        images = {i: ImageSource(folder / files[row], turn) for i, row in zip(imgname, rows, strict=True)}
+        images = place_images(imgname, [ImageSource(folder / files[row], "closeup" in name) for row in rows])
         return LabelledScene(name, images, people)
 
 
@@ -246,8 +242,8 @@ class HumanData:
                 [rest_pelvis(self.bodies, g, b[None]) for g, b in zip(chosen, betas, strict=True)]
             )
         box = archive.numbers("bbox_xywh", None)[rows]
-        # Images of one data set may share a name in different folders.
-        imgname = ["_".join(Path(files[row]).parts[-3:]) for row in rows]
+        # Images of one data set may share a name, and its last folders too, in different takes.
+        imgname = ["_".join(Path(files[row].strip("/")).parts) for row in rows]
         people = People(
             imgname=imgname,
             person=number_people(imgname),
@@ -257,10 +253,10 @@ class HumanData:
             betas=betas,
             pelvis=pelvis,
             K=self._intrinsics(archive, len(files))[rows],
-            group=name,
+            group=imgname,
             boxes=np.concatenate([box[:, :2], box[:, :2] + box[:, 2:4]], -1),
         )
-        images = {i: ImageSource(self.root / files[row]) for i, row in zip(imgname, rows, strict=True)}
+        images = place_images(imgname, [ImageSource(self.root / files[row]) for row in rows])
         return LabelledScene(name, images, people)
 
     def _numbers(self, smpl: Mapping[str, Any], field: str, count: int, width: int | None) -> Array:

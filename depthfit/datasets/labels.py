@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from depthfit import so3
 from depthfit.body.model import Body
-from depthfit.errors import check_choice
+from depthfit.errors import InputError, check_choice
 from depthfit.joints import BODY25, KEYPOINTS, NUM_JOINTS
 
 Array = NDArray[np.float64]
@@ -42,7 +42,8 @@ class People:
         root: (N, 3) rad, camera frame; pose: (N, 69) rad; betas: (N, 10).
         pelvis: (N, 3) m, camera frame.
         K: (N, 3, 3) px.
-        group: Name of the video (or set) they are from, the unit that bootstrap intervals draw.
+        group: (N,) names of the videos they are from, or of the images of a set of photographs: the unit that
+            bootstrap intervals draw.
         keypoints: (N, 27, 3) px and confidence of labelled ``joints.KEYPOINTS``, or ``None``.
         label_joints: (N, 44, 4) m, TokenHMR's joints, or ``None``.
         boxes: (N, 4) px, x0 y0 x1 y1, as the data set's own loaders crop; ``None`` = around the body.
@@ -56,7 +57,7 @@ class People:
     betas: Array
     pelvis: Array
     K: Array
-    group: str
+    group: list[str]
     keypoints: Array | None = None
     label_joints: Array | None = None
     boxes: Array | None = None
@@ -135,6 +136,23 @@ def gender_name(source: str | Path, value: str) -> str:
     return GENDERS[value]
 
 
+def place_images(names: Iterable[str], sources: Iterable[ImageSource]) -> dict[str, ImageSource]:
+    """Where each image of a scene comes from; rows of one image repeat its name and source.
+
+    Raises:
+        InputError: Different images would get one name, which also names their evidence whatever its ending.
+    """
+    out: dict[str, ImageSource] = {}
+    paths: dict[str, Path] = {}
+    for name, source in zip(names, sources, strict=True):
+        other = paths.setdefault(Path(name).stem, source.path)
+        if other != source.path:
+            fix = "Rename one of them, here and in the labels."
+            raise InputError(source.path, "name", f"{name}, as {other} would be called too", fix)
+        out[name] = source
+    return out
+
+
 def number_people(imgname: list[str]) -> NDArray[np.int64]:
     """1, 2, ... for the rows of each image, in their order."""
     seen: dict[str, int] = {}
@@ -154,11 +172,11 @@ def truth_columns(people: People, bodies: Bodies) -> dict[str, np.ndarray]:
     keypoints_2d with keypoints_visible, and label_joints. What is not known is NaN.
     """
     local, points = _posed(people, bodies)
-    K, count = people.K, len(people)
+    K = people.K
     columns = {
         "imgname": np.array(people.imgname),
         "person": people.person,
-        "group": np.array([people.group] * count),
+        "group": np.array(people.group),
         "gender": np.array(people.gender),
         "focal": np.sqrt(K[:, 0, 0] * K[:, 1, 1]),
         "K": K,

@@ -110,7 +110,7 @@ class ThreeDPW:
             betas=column("betas"),
             pelvis=column("pelvis"),
             K=np.tile(K, (len(rows), 1, 1)),
-            group=name,
+            group=[name] * len(imgname),
         )
         folder = self.root / "imageFiles" / name
         images = {

@@ -111,7 +111,7 @@ def bedlam_columns(rng: np.random.Generator, width: int = 72) -> dict[str, np.nd
     ext = np.tile(np.eye(4), (2, 1, 1))
     ext[:, :3, 3] = rng.normal(0, 1, (2, 3))
     return {
-        "imgname": np.array(["seq_000000/seq_000000_0000.png", "seq_000000/seq_000000_0000.png"]),
+        "imgname": np.array(["seq_000000/seq_000000_0000.png", "seq_000001/seq_000001_0000.png"]),
         "center": rng.uniform(40, 80, (2, 2)), "scale": np.array([0.5, 0.25]),
         "pose_cam": rng.normal(0, 0.3, (2, width)), "shape": rng.normal(size=(2, 11)),
         "trans_cam": rng.normal(0, 1, (2, 3)) + np.array([0, 0, 5]), "cam_ext": ext,
@@ -129,6 +129,7 @@ def test_bedlam(rng, tmp_path, body_set, smpl_folder):
     expected = pelvis_of(smpl_folder, "neutral", columns["shape"][:, :10], total)
     np.testing.assert_allclose(scene.people.pelvis, expected, atol=1e-6)
     assert scene.people.gender == ["neutral"] * 2
+    assert scene.people.group == ["20221010_3_6fps_seq_000000", "20221010_3_6fps_seq_000001"]
     assert truth_columns(scene.people, body_set.get)["box_size"] == pytest.approx([100, 50])
     wide = formats.write_npz(tmp_path / "x" / "s.npz", bedlam_columns(rng, 165))
     with pytest.raises(InputError, match="SMPL-X"):
@@ -137,10 +138,11 @@ def test_bedlam(rng, tmp_path, body_set, smpl_folder):
 
 def test_bedlam_closeups_are_turned_upright(rng, tmp_path, body_set):
     path = formats.write_npz(tmp_path / "a_closeup.npz", bedlam_columns(rng))
-    formats.write_image(tmp_path / "a_closeup" / "png" / "seq_000000/seq_000000_0000.png")
+    for video in ("seq_000000", "seq_000001"):
+        formats.write_image(tmp_path / "a_closeup" / "png" / video / f"{video}_0000.png")
     scene = open_labels("bedlam", tmp_path, path, body_set).read("a_closeup")
     folder = write_scene(scene, tmp_path / "scene", body_set.get, SceneOptions("truth"), {})
-    (image,) = (folder / "images").iterdir()
+    image, _ = sorted((folder / "images").iterdir())
     pixels = cv2.imread(str(image))
     assert pixels.shape == (160, 120, 3)
     assert pixels[0, -1].tolist() == [255] * 3  # the marked corner was the top left
@@ -168,6 +170,7 @@ def test_human_data(rng, tmp_path, body_set, smpl_folder):
         np.testing.assert_allclose(scene.people.pelvis[row], expected[0], atol=1e-6)
     assert scene.people.pose.shape == (2, 69)
     assert set(scene.images) == {"spec_mtp_a_1.png", "spec_mtp_b_1.png"}
+    assert scene.people.group == scene.people.imgname  # photographs, each a draw of its own
     assert scene.people.boxes.tolist() == [[10, 20, 40, 80], [0, 0, 50, 40]]
     focal = {k: v for k, v in columns.items() if k != "K"} | {"focal_length": np.array([[700.0], [800.0]])}
     path = formats.write_npz(tmp_path / "focal.npz", focal)
@@ -175,6 +178,24 @@ def test_human_data(rng, tmp_path, body_set, smpl_folder):
     truth = truth_columns(people, body_set.get)
     assert truth["focal"].tolist() == [700, 800]
     assert (true_keypoints(truth) == 0).all()
+
+
+def test_images_of_different_takes_stay_apart(rng, tmp_path, body_set):
+    """HuMMan's names differ in the first folder alone."""
+    columns = human_data(rng)
+    tail = "kinect_color/kinect_000/000018.png"
+    files = [f"p000455_a000986/{tail}", f"p000455_a000999/{tail}"]
+    path = formats.write_npz(tmp_path / "humman.npz", columns | {"image_path": np.array(files)})
+    scene = open_labels("humandata", tmp_path, path, body_set).read("humman")
+    assert scene.people.person.tolist() == [1, 1]
+    assert [str(scene.images[n].path) for n in scene.people.imgname] == [str(tmp_path / f) for f in files]
+
+
+@pytest.mark.parametrize("files", [["a/b_1.png", "a_b/1.png"], ["a/1.png", "a/1.jpg"]])
+def test_two_images_of_one_name_are_refused(rng, tmp_path, body_set, files):
+    path = formats.write_npz(tmp_path / "x.npz", human_data(rng) | {"image_path": np.array(files)})
+    with pytest.raises(InputError, match="would be called too"):
+        open_labels("humandata", tmp_path, path, body_set).read("x")
 
 
 def coco_file(path: Path) -> Path:
@@ -195,7 +216,7 @@ def test_coco(tmp_path, body_set):
     reader = open_labels("coco", tmp_path, coco_file(tmp_path / "val.json"), body_set)
     assert reader.names() == ["coco_000"]
     people = reader.read("coco_000").people
-    assert people.imgname == ["000000000007.jpg"] * 2
+    assert people.imgname == people.group == ["000000000007.jpg"] * 2
     assert people.person.tolist() == [1, 2]
     for name in KEYPOINTS:
         row = people.keypoints[1, KEYPOINTS.index(name)]
