@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from depthfit.camera import image_center
 from depthfit.datasets.labels import (
     Array,
     Bodies,
@@ -23,11 +25,22 @@ from depthfit.datasets.labels import (
 )
 from depthfit.datasets.npz import LabelArchive, as_numbers
 from depthfit.errors import InputError
+from depthfit.evidence.files import image_size
 from depthfit.joints import BODY25
 
 SMPL_POSE = 72
 SCALE_UNIT = 200.0
 """px: what a ``scale`` of one means in labels that go back to MPII's."""
+HUMAN_DATA_POINTS = 190
+HUMAN_DATA = {
+    "left_hip": 1, "right_hip": 2, "left_knee": 4, "right_knee": 5, "left_ankle": 7, "right_ankle": 8,
+    "left_shoulder": 16, "right_shoulder": 17, "left_elbow": 18, "right_elbow": 19, "left_wrist": 20,
+    "right_wrist": 21, "nose": 55, "right_eye": 56, "left_eye": 57, "right_ear": 58, "left_ear": 59,
+    "left_big_toe": 60, "left_small_toe": 61, "left_heel": 62, "right_big_toe": 63, "right_small_toe": 64,
+    "right_heel": 65,
+}  # fmt: skip
+"""Columns of HumanData's keypoints: SMPL-X's joints, then SMPL's points of face and feet. OpenPose's own and
+those of other regressors follow under other names, and are not read."""
 _UNKNOWN = np.nan
 
 
@@ -202,7 +215,10 @@ class Bedlam:
 class HumanData:
     """Labels in MMHuman3D's HumanData layout, as SPEC-MTP, PDHuman and HuMMan are given out for camera
     metrics: ``image_path``, ``smpl`` (a dict with ``global_orient``, ``body_pose``, ``betas``, ``transl``),
-    ``K`` or ``focal_length``, ``bbox_xywh`` (N, 5). ``transl`` is SMPL's own, in the camera's frame.
+    ``K`` or ``focal_length``, ``bbox_xywh`` (N, 5), ``keypoints2d`` (N, 190, 3) px and confidence, or those
+    columns of it that ``keypoints2d_mask`` (190,) names. ``transl`` is SMPL's own, in the camera's frame.
+    With a focal length alone the principal point is the middle of the image. Labelled keypoints are read only
+    where the camera or the body's place is not known: projected ones are all of those that a fit has.
 
     Attributes:
         root: Folder that ``image_path`` starts from; labels: the npz file.
@@ -244,6 +260,9 @@ class HumanData:
         box = archive.numbers("bbox_xywh", None)[rows]
         # Images of one data set may share a name, and its last folders too, in different takes.
         imgname = ["_".join(Path(files[row].strip("/")).parts) for row in rows]
+        sources = [ImageSource(self.root / files[row]) for row in rows]
+        K = self._intrinsics(archive, rows, sources)
+        placed = np.isfinite(K).all() and np.isfinite(pelvis).all()
         people = People(
             imgname=imgname,
             person=number_people(imgname),
@@ -252,12 +271,13 @@ class HumanData:
             pose=pose,
             betas=betas,
             pelvis=pelvis,
-            K=self._intrinsics(archive, len(files))[rows],
+            K=K,
             group=imgname,
+            # Labels are of SMPL's own joints, up to 3 cm away from the points that a fit has.
+            keypoints=None if placed else self._keypoints(archive, rows),
             boxes=np.concatenate([box[:, :2], box[:, :2] + box[:, 2:4]], -1),
         )
-        images = place_images(imgname, [ImageSource(self.root / files[row]) for row in rows])
-        return LabelledScene(name, images, people)
+        return LabelledScene(name, place_images(imgname, sources), people)
 
     def _numbers(self, smpl: Mapping[str, Any], field: str, count: int, width: int | None) -> Array:
         if field not in smpl:
@@ -272,14 +292,35 @@ class HumanData:
             return ["neutral"] * count
         return [{"m": "male", "f": "female"}.get(str(g)[:1], "neutral") for g in held]
 
-    def _intrinsics(self, archive: LabelArchive, count: int) -> Array:
-        """K (N, 3, 3); from ``focal_length`` alone the principal point is not known and stays NaN."""
+    def _intrinsics(self, archive: LabelArchive, rows: NDArray, sources: list[ImageSource]) -> Array:
+        """K (N, 3, 3) of ``rows`` (N,), whose images are ``sources``; NaN if the file does not tell."""
         if "K" in archive.fields:
-            return as_numbers(
-                self.labels, "K", np.asarray(archive.read("K")).reshape(-1, 3, 3), (count, 3, 3)
-            )
-        K = np.full((count, 3, 3), _UNKNOWN)
-        if "focal_length" in archive.fields:
-            values = np.asarray(archive.read("focal_length"), np.float64).reshape(count, -1)[:, 0]
-            K[:, 0, 0] = K[:, 1, 1] = values
+            held = np.asarray(archive.read("K")).reshape(-1, 3, 3)
+            return as_numbers(self.labels, "K", held, (None, 3, 3))[rows]
+        if "focal_length" not in archive.fields:
+            return np.full((len(rows), 3, 3), _UNKNOWN)
+        held = np.asarray(archive.read("focal_length"))
+        focal = as_numbers(self.labels, "focal_length", held.reshape(len(held), -1), (None, None))[rows]
+        # Labels without K do not tell the size of the image either.
+        centers = {path: image_center(*image_size(path)).numpy() for path in {s.path for s in sources}}
+        K = np.zeros((len(rows), 3, 3))
+        K[:, 0, 0], K[:, 1, 1], K[:, 2, 2] = focal[:, 0], focal[:, -1], 1
+        K[:, :2, 2] = [centers[source.path] for source in sources]
         return K
+
+    def _keypoints(self, archive: LabelArchive, rows: NDArray) -> Array | None:
+        """Labelled keypoints (N, 27, 3) of ``rows`` (N,); ``None`` if the file has none."""
+        if "keypoints2d" not in archive.fields:
+            return None
+        held = np.full(HUMAN_DATA_POINTS, True)
+        if "keypoints2d_mask" in archive.fields:
+            held = archive.numbers("keypoints2d_mask") > 0
+        points = archive.numbers("keypoints2d", None, 3)[rows]
+        if len(held) != HUMAN_DATA_POINTS or points.shape[1] not in (HUMAN_DATA_POINTS, held.sum()):
+            found = f"{points.shape[1]} points and a mask of {len(held)}"
+            fix = f"HumanData has {HUMAN_DATA_POINTS} points, or those of keypoints2d_mask alone."
+            raise InputError(self.labels, "keypoints2d", found, fix)
+        # Points that are masked out hold no labels, whether or not the file has columns for them.
+        whole = np.zeros((len(rows), HUMAN_DATA_POINTS, 3))
+        whole[:, held] = points if points.shape[1] == held.sum() else points[:, held]
+        return from_names(tuple(HUMAN_DATA), whole[:, list(HUMAN_DATA.values())])

@@ -84,6 +84,12 @@ def read_rgb(path: Path) -> np.ndarray:
     return cv2.cvtColor(decode_image(path, read_bytes(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height px of an image file, upright as :func:`read_rgb` gives it."""
+    height, width = decode_image(path, read_bytes(path), cv2.IMREAD_COLOR).shape[:2]
+    return width, height
+
+
 def suggest(word: str, known: Iterable[str], otherwise: str) -> str:
     """``Did you mean ...?`` if ``word`` is close to one of ``known``, else ``otherwise``."""
     near = difflib.get_close_matches(word, list(known), n=1)

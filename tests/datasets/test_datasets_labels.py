@@ -172,12 +172,54 @@ def test_human_data(rng, tmp_path, body_set, smpl_folder):
     assert set(scene.images) == {"spec_mtp_a_1.png", "spec_mtp_b_1.png"}
     assert scene.people.group == scene.people.imgname  # photographs, each a draw of its own
     assert scene.people.boxes.tolist() == [[10, 20, 40, 80], [0, 0, 50, 40]]
-    focal = {k: v for k, v in columns.items() if k != "K"} | {"focal_length": np.array([[700.0], [800.0]])}
-    path = formats.write_npz(tmp_path / "focal.npz", focal)
-    people = open_labels("humandata", tmp_path, path, body_set).read("focal").people
-    truth = truth_columns(people, body_set.get)
-    assert truth["focal"].tolist() == [700, 800]
-    assert (true_keypoints(truth) == 0).all()
+
+
+def test_a_focal_length_alone_is_a_camera_about_the_image_s_middle(rng, tmp_path, body_set):
+    """SPEC-MTP as its public converter writes it: (N, 2) focal lengths, no K."""
+    columns = human_data(rng)
+    wide = (320, 240)
+    formats.write_image(tmp_path / "spec_mtp" / "a" / "1.png")
+    formats.write_image(tmp_path / "spec_mtp" / "b" / "1.png", size=wide)
+    K = np.stack([formats.K, formats.K])
+    K[:, 0, 0] = K[:, 1, 1] = [150, 310]
+    K[1, :2, 2] = (np.array(wide) - 1) / 2
+    told = columns | {"K": K}
+    del columns["K"]
+    columns["focal_length"] = np.array([[150.0, 150.0], [310.0, 310.0]])
+    truths = []
+    for name, content in (("focal", columns), ("matrix", told)):
+        path = formats.write_npz(tmp_path / f"{name}.npz", content)
+        people = open_labels("humandata", tmp_path, path, body_set).read(name).people
+        truths.append(truth_columns(people, body_set.get))
+    np.testing.assert_allclose(truths[0]["K"], truths[1]["K"])
+    np.testing.assert_allclose(true_keypoints(truths[0]), true_keypoints(truths[1]))
+    assert (true_keypoints(truths[0])[..., 2] == 1).all()
+    labelled = open_labels("humandata", tmp_path, tmp_path / "focal.npz", body_set).read("focal")
+    folder = write_scene(labelled, tmp_path / "scene", body_set.get, SceneOptions("truth", "known"), {})
+    assert read_scene(folder, "body25").read("spec_mtp_b_1").camera.focal_px == pytest.approx(310)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_human_data_s_own_keypoints_stand_in_where_there_is_no_camera(rng, tmp_path, body_set, compressed):
+    columns = human_data(rng)
+    del columns["K"]
+    whole = rng.uniform(1, 100, (2, 190, 3))
+    whole[..., 2] = 1
+    mask = np.zeros(190)
+    mask[[1, 16, 21, 55, 65, 150]] = (
+        1  # left hip, left shoulder, right wrist, nose, right heel, OpenPose's own
+    )
+    names = ["left_hip", "left_shoulder", "right_wrist", "nose", "right_heel"]
+    columns |= {"keypoints2d": whole[:, mask > 0] if compressed else whole, "keypoints2d_mask": mask}
+    path = formats.write_npz(tmp_path / "eft.npz", columns)
+    points = open_labels("humandata", tmp_path, path, body_set).read("eft").people.keypoints
+    chosen = [KEYPOINTS.index(name) for name in names]
+    np.testing.assert_allclose(points[:, chosen], whole[:, [1, 16, 21, 55, 65]])
+    assert (np.delete(points, chosen, 1) == 0).all()
+    columns["keypoints2d"] = whole[:, :24]
+    path = formats.write_npz(tmp_path / "other.npz", columns)
+    with pytest.raises(InputError, match="24 points and a mask of 190"):
+        open_labels("humandata", tmp_path, path, body_set).read("other")
 
 
 def test_images_of_different_takes_stay_apart(rng, tmp_path, body_set):
