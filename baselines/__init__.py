@@ -13,7 +13,7 @@ from baselines.context import InitContext
 from baselines.hmr.release import Release
 from baselines.hmr2 import HMR2
 from baselines.keypoints import from_keypoints
-from baselines.predictions import from_predictions
+from baselines.predictions import foreign_betas, from_predictions
 from baselines.tokenhmr import TOKENHMR
 from depthfit.errors import InputError
 from depthfit.evidence.scene import ImageEvidence
@@ -39,4 +39,4 @@ def initialiser(name: str) -> Initialiser:
     return INITIALISERS[name]
 
 
-__all__ = ["INITIALISERS", "REGRESSORS", "InitContext", "Initialiser", "initialiser"]
+__all__ = ["INITIALISERS", "REGRESSORS", "InitContext", "Initialiser", "foreign_betas", "initialiser"]

@@ -59,6 +59,11 @@ def load_body(name_or_path: str | Path = OPEN, gender: str = "neutral") -> Body:
     return _smpl_body(_read_fields(path), path)
 
 
+def is_smpl(body: Body) -> bool:
+    """Whether a body is SMPL, as far as its mesh tells, so that SMPL's betas are its own."""
+    return body.num_vertices == SMPL_VERTICES
+
+
 def load_extra_shapedirs() -> Tensor:
     """(V, 3, E) m: shape directions of the open body beside those that fits know, each for N(0, 1)."""
     return _tensor(read_asset().extra_shapedirs)

@@ -43,6 +43,7 @@ class Prediction:
         token_probabilities: (160, 2048) or ``None``.
         detection: The keypoints that belong to this person, or ``None``.
         pose_sigma, root_sigma: rad, where the initialiser knows its own error; else the config's.
+        betas_sigma: The same of the betas; infinite where they are not predicted, but the mean shape's.
     """
 
     person: int
@@ -56,6 +57,12 @@ class Prediction:
     detection: KeypointPerson | None
     pose_sigma: float | None = None
     root_sigma: float | None = None
+    betas_sigma: float | None = None
+
+    @property
+    def has_betas(self) -> bool:
+        """Whether somebody predicted the shape."""
+        return self.betas_sigma is None or math.isfinite(self.betas_sigma)
 
 
 @dataclass
@@ -226,6 +233,7 @@ def _person(
         label=label,
         pose_sigma=prediction.pose_sigma,
         root_sigma=prediction.root_sigma,
+        betas_sigma=prediction.betas_sigma,
         outline=_outline(label, detection, depth, maps, config),
     )
 

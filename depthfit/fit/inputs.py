@@ -34,6 +34,7 @@ class PersonInput:
         box: (4,) px, x0 y0 x1 y1 of the evidence.
         token_probabilities: (T, codes) or ``None``.
         pose_sigma, root_sigma: rad, the prediction's own error where it is known; else the config's.
+        betas_sigma: The same of the betas; infinite where the population alone tells the shape.
         label: Value of this person in the label mask, or ``None``.
         outline: ``None`` where there is none.
     """
@@ -50,6 +51,7 @@ class PersonInput:
     label: int | None = None
     pose_sigma: float | None = None
     root_sigma: float | None = None
+    betas_sigma: float | None = None
     outline: OutlineInput | None = None
 
 

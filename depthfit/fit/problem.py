@@ -291,9 +291,10 @@ def _person_prior(
 ) -> PersonPrior:
     n, dtype = len(people), body.v_template.dtype
     predicted = _predicted_betas(people, layout).to(device, dtype)
+    sigma = [config.body.betas_sigma if p.betas_sigma is None else p.betas_sigma for p in people]
     # Nothing predicts the bones.
-    own = torch.zeros_like(predicted[0])
-    own[: len(people[0].betas)] = 1 / config.body.betas_sigma**2
+    own = torch.zeros_like(predicted)
+    own[:, : len(people[0].betas)] = torch.tensor(sigma).to(predicted)[:, None] ** -2
     ones = predicted.new_ones(n)
     row, target = ones.new_zeros(n, layout.num_betas), ones.new_zeros(n)
     if config.body.height_m is not None:
@@ -307,7 +308,7 @@ def _person_prior(
         root=torch.stack([p.root for p in people]).to(device=device, dtype=dtype),
         root_sigma=torch.tensor([p.root_sigma or config.pose.root_sigma_rad for p in people]).to(ones),
         betas=predicted * own / (1 + own),
-        betas_sigma=((1 + own) ** -0.5).expand(n, -1),
+        betas_sigma=(1 + own) ** -0.5,
         clothes=clothes.expand(n, -1),
         clothes_sigma=clothes_sigma.expand(n, -1),
         field_sigma=field_spectrum(config).to(predicted).expand(n, -1),

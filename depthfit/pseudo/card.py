@@ -26,6 +26,7 @@ def card(summary: dict[str, Any], provenance: dict[str, Any]) -> str:
         "to what the images tell. These are estimates, not measurements.",
         "",
         *([OPEN_BODY_NOTE, ""] if provenance["body"] == "open" else []),
+        *([f"**Note: {provenance['betas_left_out']}.**", ""] if provenance["betas_left_out"] else []),
         "| outcome | people | share | what the label is |",
         "|---|---|---|---|",
     ]

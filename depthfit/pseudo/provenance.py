@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from baselines import foreign_betas
 from depthfit import __version__
 from depthfit.body.asset import ASSET
-from depthfit.body.load import OPEN, find_body_file
+from depthfit.body.load import OPEN, find_body_file, load_body
 from depthfit.data.pose_mixture import MIXTURE_FILE
 from depthfit.errors import InputError
 from depthfit.perception.depth_pro import find_depth_pro, hub_model
@@ -26,8 +27,16 @@ from depthfit.tokens.load import OPEN_FILE
 FILE = "provenance.json"
 
 
-def provenance(source: str, kind: str, target: str, config: PseudoConfig) -> dict[str, Any]:
-    """What every shard carries. It depends on nothing that changes between runs of the same settings."""
+def provenance(
+    source: str, kind: str, target: str, config: PseudoConfig, regressor: str | None
+) -> dict[str, Any]:
+    """What every shard carries. It depends on nothing that changes between runs of the same settings.
+
+    ``regressor`` is what made the source's labels, where it says so.
+    """
+    left_out = None
+    if regressor is not None and config.init == "label":
+        left_out = foreign_betas(regressor, load_body(config.models.body, config.models.gender))
     settings = dataclasses.asdict(config)
     for name in NOT_RESULTS:
         del settings[name]
@@ -44,6 +53,7 @@ def provenance(source: str, kind: str, target: str, config: PseudoConfig) -> dic
         "fingerprint": fingerprint(config),
         "model_files": {name: checksum(path) for name, path in model_files(config).items()},
         "body": config.models.body if config.models.body == "open" else "smpl",
+        "betas_left_out": left_out,
         "evidence_allowed": [*evidence_used(config.fit), *perceived],
     }
 

@@ -134,7 +134,10 @@ class _Run:
         self.job, self.source, self.console = job, source, console
         self.layout = job.layout
         self.manifest = Manifest(self.layout)
-        self.provenance = provenance(source, job.source.kind, target_kind(job.source, job.config), job.config)
+        target = target_kind(job.source, job.config)
+        self.provenance = provenance(source, job.source.kind, target, job.config, job.source.regressor())
+        if self.provenance["betas_left_out"]:
+            _log.warning("%s: %s", source, self.provenance["betas_left_out"])
         self.left: dict[str, int] = {}
         self.people = self.errors = 0
         self.spoilt: list[ChunkRef] = []
@@ -276,6 +279,7 @@ class _Run:
             "memory": observe.memory_figures(receipts),
             "halvings": sum(max(h) for h in _halvings(receipts).values()),
             "fingerprint": self.provenance["fingerprint"],
+            "betas_left_out": self.provenance["betas_left_out"],
         }
         with atomic_path(self.layout.root / CARD) as temporary:
             temporary.write_text(card.card(summary, self.provenance))

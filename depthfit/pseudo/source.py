@@ -31,6 +31,9 @@ class Source(Protocol):
     def kind(self) -> str:
         """``tars``, ``coco``, ``npz`` or ``scene``."""
 
+    def regressor(self) -> str | None:
+        """Name of the regressor that depthfit ran to make the source's labels, or ``None``."""
+
     def units(self) -> list[Unit]:
         """The parts that become shards, in order; cheap.
 

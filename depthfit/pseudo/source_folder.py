@@ -66,6 +66,9 @@ class FolderSource(ABC):
     def camera(self, ref: ItemRef) -> CameraPrior | None:
         """The image's camera, where the file knows it."""
 
+    def regressor(self) -> str | None:
+        return None
+
     def units(self) -> list[Unit]:
         check_folder("images", self.images)
         check_folder("depth", self.depth)

@@ -31,6 +31,10 @@ class SceneSource:
     shard_images: int
     kind: str = "scene"
 
+    def regressor(self) -> str | None:
+        predictions = _scene(self.path, self.keypoint_format).predictions
+        return None if predictions is None else predictions.regressor
+
     def units(self) -> list[Unit]:
         count = len(_scene(self.path, self.keypoint_format).names)
         return cut_units(self.path, count, self.shard_images)

@@ -51,6 +51,9 @@ class TarSource:
     chunk: int
     kind: str = "tars"
 
+    def regressor(self) -> str | None:
+        return None
+
     def units(self) -> list[Unit]:
         check_folder("depth", self.depth)
         root = Path(self.path)

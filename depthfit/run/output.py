@@ -29,6 +29,7 @@ def person_row(name: str, prediction: Prediction, fit: PersonFit) -> dict[str, A
         "imgname": name,
         "person": prediction.person,
         "row": prediction.row,
+        "betas_predicted": prediction.has_betas,
         "status": fit.status,
         "accepted": fit.accepted,
         "depth_log_scale": fit.log_scale,

@@ -24,7 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from baselines import REGRESSORS, InitContext, initialiser
+from baselines import REGRESSORS, InitContext, foreign_betas, initialiser
 from depthfit import __version__
 from depthfit.atomic import atomic_path
 from depthfit.body.load import load_body
@@ -43,7 +43,7 @@ from depthfit.run.device import choose_device, cores_here
 from depthfit.run.halving import HalvingFitter
 from depthfit.run.output import VERSION, fit_of_row, person_row, read_rows, unfitted, versions_of, write_rows
 from depthfit.run.pictures import overlay_job, overlay_path, write_meshes
-from depthfit.run.predictions import check_tokenizer, scene_with_predictions
+from depthfit.run.predictions import PREDICTIONS, check_tokenizer, scene_with_predictions
 from depthfit.tokens.load import load_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -133,6 +133,10 @@ class _SceneRun:
         self.fit = HalvingFitter(self.fitter.fit, isolate=False)
         self.context = InitContext(self.body, tokenizer, config, device, config.seed)
         self.skipped: dict[str, str] = {}
+        used = None if name == "keypoints" else self.scene.predictions
+        self.foreign = None if used is None else foreign_betas(used.regressor, self.body)
+        if self.foreign is not None:
+            _log.warning("%s: %s", PREDICTIONS, self.foreign)
         _check_free(self.out, self.config)
         self.version = self._only_version()
 
@@ -299,6 +303,7 @@ class _SceneRun:
             "body": self.body.name,
             "tokenizer": self.config.models.tokenizer,
             "init": self.config.init,
+            "betas_left_out": self.foreign,
             "images": len(names),
             "people": len(rows),
             "accepted": sum(bool(row["accepted"]) for row in rows),

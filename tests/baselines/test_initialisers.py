@@ -12,6 +12,7 @@ import torch
 from baselines import InitContext, initialiser
 from baselines.keypoints import person_numbers
 from depthfit.body.load import load_body
+from depthfit.body.model import Body
 from depthfit.camera import image_center, intrinsics, project
 from depthfit.errors import InputError
 from depthfit.evidence.scene import ImageEvidence, read_scene
@@ -19,6 +20,7 @@ from depthfit.fit import FitConfig
 from depthfit.fit.adapter import Prediction
 from depthfit.synth import SynthConfig, make_scene
 from depthfit.synth.config import PredictionNoise
+from tests.body.smpl_files import smpl_fields
 
 SIZE = (320, 240)
 
@@ -98,6 +100,44 @@ def test_too_few_keypoints_make_no_person(evidence: ImageEvidence, context: Init
     confidence[np.flatnonzero(person.found)[4:]] = 0
     few = replace(person, confidence=confidence, xy=np.where(confidence[:, None] > 0, person.xy, 0))
     assert initialiser("keypoints")(replace(evidence, people=(few,)), context) == []
+
+
+@pytest.fixture(scope="module")
+def smpl(tmp_path_factory: pytest.TempPathFactory) -> Body:
+    """A body of SMPL's layout whose pelvis rests where SMPL's does."""
+    fields = smpl_fields()
+    fields["J_regressor"] = fields["J_regressor"].toarray()
+    fields["v_template"] += [-0.0018, -0.2233, 0.0282] - fields["J_regressor"][0] @ fields["v_template"]
+    path = tmp_path_factory.mktemp("smpl") / "SMPL_NEUTRAL.npz"
+    np.savez(path, **fields)
+    return load_body(path)
+
+
+@pytest.mark.parametrize("regressor", ["tokenhmr", "hmr2"])
+def test_smpls_shapes_are_not_taken_for_the_open_bodys(
+    evidence: ImageEvidence, context: InitContext, smpl: Body, regressor: str
+) -> None:
+    rows = evidence.predictions
+    assert rows is not None
+    betas = np.linspace(-2, 2, 10, dtype=np.float32)[None]
+    marked = replace(evidence, predictions=replace(rows, betas=betas, regressor=regressor))
+    with_smpl = replace(context, body=smpl)
+    (found,) = initialiser("predictions")(marked, context)
+    (right,) = initialiser("predictions")(marked, with_smpl)
+    assert not found.has_betas
+    assert not found.betas.any()
+    assert right.has_betas
+    assert np.array_equal(right.betas, betas[0])
+    assert torch.equal(found.pose, right.pose)
+    assert torch.equal(found.root, right.root)
+    # The regressor's camera puts the pelvis of either body of mean shape where SMPL's is.
+    mean = replace(marked, predictions=replace(rows, betas=0 * betas, regressor=regressor))
+    (expected,) = initialiser("predictions")(mean, with_smpl)
+    torch.testing.assert_close(found.transl, expected.transl, atol=1e-3, rtol=0)
+    # What has no mark is of the body that is fitted.
+    (own,) = initialiser("predictions")(replace(mean, predictions=replace(rows, betas=betas)), context)
+    assert own.has_betas
+    assert np.array_equal(own.betas, betas[0])
 
 
 def test_missing_predictions_and_unknown_names_are_explained(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from depthfit.evidence.predictions import Predictions
+from depthfit.evidence.predictions import Predictions, read_predictions, write_predictions
 from depthfit.joints import KEYPOINT_FORMATS
 
 WIDTH, HEIGHT = 64, 48
@@ -40,6 +41,12 @@ def make_predictions(names: list[str], people: list[int], seed: int = 0) -> Pred
         pose=rotations[:, 1:],
         betas=rng.normal(0, 1, (count, 10)).astype(np.float32),
     )
+
+
+def mark_predictions(scene: Path, regressor: str) -> None:
+    """Have a scene's predictions.npz be one that depthfit made with ``regressor``."""
+    predictions, _ = read_predictions(scene / "predictions.npz")
+    write_predictions(scene / "predictions.npz", replace(predictions, regressor=regressor))
 
 
 def prediction_columns(names: list[str], people: list[int]) -> dict[str, np.ndarray]:

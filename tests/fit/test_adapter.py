@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +131,24 @@ def test_who_comes_with_an_error_of_their_own_is_not_held_to_motion_capture(
     costs = scheduler.full_problem(state).person_costs(state)["population"]
     assert scheduler.batch.person_prior.population.tolist() == weights
     assert (costs > 0).tolist() == [w > 0 for w in weights]
+
+
+def test_a_shape_that_nobody_predicted_has_the_populations_prior() -> None:
+    evidence, _ = _evidence()
+    config = _config("none")
+    drawn = torch.linspace(-2, 2, 10)
+    told, unknown = (replace(p, betas=drawn) for p in _predictions(evidence.people))
+    unknown = replace(unknown, betas=torch.zeros(10), betas_sigma=math.inf)
+    assert told.has_betas
+    assert not unknown.has_betas
+    found = image_input(evidence, [told, unknown], config)
+    prior = Fitter(load_body("open"), None, config).scheduler([found]).batch.person_prior
+    # The product of the population's unit normal with one about the predicted betas.
+    own = config.body.betas_sigma**-2
+    torch.testing.assert_close(prior.betas[0, :10], drawn * own / (1 + own))
+    torch.testing.assert_close(prior.betas_sigma[0, :10], torch.full((10,), (1 + own) ** -0.5))
+    assert not prior.betas[1].any()
+    assert (prior.betas_sigma[1] == 1).all()
 
 
 def _near(points: np.ndarray, pixels: np.ndarray) -> int:

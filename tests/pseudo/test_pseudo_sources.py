@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from depthfit.pseudo.labels import to_44
 from depthfit.pseudo.npz_columns import read_column
 from depthfit.pseudo.part import read_index
 from depthfit.pseudo.source_coco import CocoSource
+from tests.evidence.scene_files import mark_predictions
 from tests.pseudo.conftest import refine
 from tests.pseudo.official_reader import label_file_people
 
@@ -238,6 +240,27 @@ def test_a_scene_becomes_a_label_file(scene: Path, tmp_path: Path) -> None:
     assert np.median(projection_errors(tmp_path / "out" / "labels.npz")) < 0.08, "the fit is coarse"
     with np.load(scene / "ground_truth.npz") as truth:
         assert np.median(depth) == pytest.approx(np.median(truth["transl"][:, 2]), rel=0.5)
+
+
+def test_labels_made_of_smpls_shapes_say_that_those_were_not_used(
+    scene: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    marked = Path(shutil.copytree(scene, tmp_path / "scene"))
+    mark_predictions(marked, "hmr2")
+    fast = ("keypoint_format=coco17", "shard_images=6")
+    summary = refine(marked, tmp_path / "out", *fast)
+    why = summary["betas_left_out"]
+    assert "HMR2.0's predictions are SMPL's" in why
+    assert [r.message for r in caplog.records if why in r.message] == [f"{marked}: {why}"]
+    assert why in (tmp_path / "out" / "README.md").read_text()
+    assert json.loads((tmp_path / "out" / "provenance.json").read_text())["betas_left_out"] == why
+    index = read_index(next((tmp_path / "out" / "index").glob("*.parquet")))
+    betas = np.array([row["initial_betas"] for row in index if row["outcome"] == "refined"])
+    assert len(betas)
+    assert not betas.any()
+    shutil.rmtree(marked / "depth")
+    alone = refine(marked, tmp_path / "alone", *fast, "init=keypoints", "fit.camera.freeze_focal=true")
+    assert alone["betas_left_out"] is None
 
 
 @pytest.mark.parametrize(

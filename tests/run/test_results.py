@@ -53,6 +53,7 @@ def test_every_field_has_its_shape_and_type(table: dict[str, np.ndarray]) -> Non
         "depthfit_version": "U",
         "person": "i",
         "accepted": "b",
+        "betas_predicted": "b",
         "iterations": "i",
     }
     for name, kind in kinds.items():

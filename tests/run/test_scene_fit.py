@@ -21,6 +21,7 @@ from depthfit.fit import Fitter
 from depthfit.report.drawing import OverlayJob
 from depthfit.run import output, scene_fit
 from depthfit.run.scene_fit import _LeftOut, _places, _SceneRun, batch_size
+from tests.evidence.scene_files import mark_predictions
 from tests.run.conftest import fit, rows
 
 QUICK = ("pose.space=rotations", "solver.rounds=1", "solver.steps=1", "solver.grid=32")
@@ -203,6 +204,29 @@ def test_images_whose_focal_nothing_tells_are_left_out_where_it_is_to_be_held(
     assert {(Path(row["imgname"]).stem, round(row["focal"], 3)) for row in summary.rows} == {
         (name, 300.0) for name in known
     }
+
+
+def test_a_run_says_that_smpls_shapes_are_not_the_open_bodys(
+    scene: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = fit(scene, tmp_path / "own", *QUICK)
+    assert own.summary["betas_left_out"] is None
+    assert rows(tmp_path / "own")["betas_predicted"].all()
+    assert not caplog.records
+    foreign = Path(shutil.copytree(scene, tmp_path / "scene"))
+    mark_predictions(foreign, "tokenhmr")
+    summary = fit(foreign, tmp_path / "out", *QUICK).summary
+    assert [record.message for record in caplog.records] == [f"predictions.npz: {summary['betas_left_out']}"]
+    assert "TokenHMR's predictions are SMPL's, and not used: open-neutral" in summary["betas_left_out"]
+    before, after = rows(tmp_path / "own"), rows(tmp_path / "out")
+    assert not after["betas_predicted"].any()
+    assert not after["initial_betas"].any()
+    assert before["initial_betas"].any()
+    np.testing.assert_allclose(before["initial_body_pose"], after["initial_body_pose"], atol=1e-5)
+    # A run that does not start from them says nothing of them. (This one leaves out everybody, and is quick.)
+    shutil.rmtree(foreign / "depth")
+    alone = fit(foreign, tmp_path / "alone", *QUICK, "init=keypoints", "camera.freeze_focal=true")
+    assert alone.summary["betas_left_out"] is None
 
 
 def test_any_other_error_of_a_fit_is_raised(
