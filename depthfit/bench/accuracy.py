@@ -12,6 +12,7 @@ import numpy as np
 from rich.progress import track
 
 from depthfit.atomic import atomic_path
+from depthfit.bench.cells import LOG_ERRORS, log_cell
 from depthfit.bench.fitting import Row, Workbench
 from depthfit.bench.variants import TABLES, Variant, variants
 from depthfit.errors import check_choice
@@ -111,10 +112,10 @@ def _fit_all(scene: Scene, chosen: dict[str, Variant], config: AccuracyConfig) -
 
 
 def accuracy_table(scores: dict[str, Scores], kinds: dict[tuple[str, int], str]) -> str:
-    """Markdown: one row for the prediction, one for each fit."""
+    """Markdown: one row for the prediction, one for each fit; focal and distance as in :func:`log_cell`."""
     head = (
-        "fit", "MPJPE mm (everyday / hard)", "PA-MPJPE", "MVE", "focal error, median",
-        "distance error, median", "worse than prediction", "accepted", "68 % of focal / distance",
+        "fit", "MPJPE mm (everyday / hard)", "PA-MPJPE", "MVE", *LOG_ERRORS,
+        "worse than prediction", "accepted", "68 % of focal / distance",
     )  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     first = next(iter(scores.values()))
@@ -140,7 +141,7 @@ def _line(
         return float(np.mean(chosen)) if chosen else float("nan")
 
     def median(column: str) -> str:
-        return f"{np.median([abs(float(row[prefix + column])) for row in rows]):.1%}"
+        return log_cell(float(np.median([abs(float(row[prefix + column])) for row in rows])))
 
     mpjpe = f"{mean('mpjpe_mm'):.1f} ({mean('mpjpe_mm', False):.1f} / {mean('mpjpe_mm', True):.1f})"
     cells = [name, mpjpe, f"{mean('pa_mpjpe_mm'):.1f}", f"{mean('mve_mm'):.1f}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from depthfit.bench.cells import LOG_ERRORS, log_cell
 from depthfit.bench.split_scores import Figures
 from depthfit.bench.splits import SWEEPS
 from depthfit.bench.variants import FITS
@@ -22,7 +23,7 @@ def markdown(
     blocks: list[str] = []
     if by_fit:
         blocks += ["MPJPE, mm", mpjpe_table(by_fit)]
-        blocks += ["Focal error, median / distance error, median", camera_table(by_fit)]
+        blocks += ["Focal / distance, median |log|", camera_table(by_fit)]
     for key in by_fit:
         if key.startswith(("joint", "no_masks")):
             blocks += [FITS[key].name, target_table(key, by_fit, floors)]
@@ -51,10 +52,10 @@ def mpjpe_table(by_fit: Mapping[str, Splits]) -> str:
 
 
 def camera_table(by_fit: Mapping[str, Splits]) -> str:
-    """Median errors of focal and distance, by split."""
+    """Median errors of focal and distance, by split, as in :func:`log_cell`."""
     splits = next(iter(by_fit.values()))
     rows = [
-        [FITS[key].name, *(f"{f.focal:.1%} / {f.distance:.1%}" for f in found.values())]
+        [FITS[key].name, *(f"{log_cell(f.focal)} / {log_cell(f.distance)}" for f in found.values())]
         for key, found in by_fit.items()
     ]
     return table(["fit", *splits], rows)
@@ -62,13 +63,13 @@ def camera_table(by_fit: Mapping[str, Splits]) -> str:
 
 def overall_table(by_fit: Mapping[str, Splits]) -> str:
     """More of every fit, over all people."""
-    head = ["fit", "MPJPE", "PA-MPJPE", "reprojection", "focal", "distance", "worse", "accepted"]
+    head = ["fit", "MPJPE", "PA-MPJPE", "reprojection", *LOG_ERRORS, "worse", "accepted"]
     rows = []
     for key, splits in by_fit.items():
         f = splits[list(splits)[-1]]
         name = FITS[key].name
         row = [name, f"{f.mpjpe:.1f} [{f.low:.1f}, {f.high:.1f}]", f"{f.pa:.1f}", f"{f.reprojection:.2%}"]
-        rows.append([*row, f"{f.focal:.1%}", f"{f.distance:.1%}", f"{f.worse:.1%}", f"{f.accepted:.0%}"])
+        rows.append([*row, log_cell(f.focal), log_cell(f.distance), f"{f.worse:.1%}", f"{f.accepted:.0%}"])
     return table(head, rows)
 
 
@@ -97,8 +98,7 @@ def target_table(key: str, by_fit: Mapping[str, Splits], floors: Mapping[str, fl
         "worse",
         "accepted",
         "best rival",
-        "focal",
-        "distance",
+        *LOG_ERRORS,
     ]
     head += ["its floor", "in 68 % / 95 %: focal", "distance", "joints"]
     rows = []
@@ -113,9 +113,9 @@ def target_table(key: str, by_fit: Mapping[str, Splits], floors: Mapping[str, fl
                 f"{f.worse:.1%}",
                 f"{f.accepted:.0%}",
                 "" if rival is None else f"{rival[1]:.1f} ({rival[0]})",
-                f"{f.focal:.1%}",
-                f"{f.distance:.1%}",
-                f"{floors[name]:.1%}",
+                log_cell(f.focal),
+                log_cell(f.distance),
+                log_cell(floors[name]),
                 *(
                     " / ".join(f"{v:.0%}" for v in f.coverage[c].values())
                     for c in ("focal", "distance", "joints")

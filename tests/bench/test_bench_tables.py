@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import cv2
 import pytest
 
+from depthfit.bench.cells import log_cell
 from depthfit.bench.paradox import paradox_table, plot_paradox
 from depthfit.bench.split_plots import plot_sweeps, sweep_figure
 from depthfit.bench.split_scores import Figures
-from depthfit.bench.split_tables import best_rival, markdown, mpjpe_table, target_table
+from depthfit.bench.split_tables import (
+    best_rival,
+    camera_table,
+    markdown,
+    mpjpe_table,
+    overall_table,
+    target_table,
+)
 from depthfit.bench.splits import SWEEPS
 
 
@@ -75,6 +84,21 @@ def test_what_was_not_asked_for_has_no_table() -> None:
     full = markdown(FITS, {"half": FITS}, {"focal": {"joint": {0.1: _figures(40.0)}}}, floors, FITS)
     for part in ("errors of the evidence: half", "against focal", "Ablations"):
         assert part in full
+
+
+def test_a_large_log_error_is_a_factor_and_no_per_cent() -> None:
+    """The regressor's focal of 5000/256 px a pixel is 20 times the lens's: |log| 3.0 is not 300 %."""
+    assert [log_cell(error) for error in (0.0, 0.074, 0.499)] == ["0.0%", "7.4%", "49.9%"]
+    assert [log_cell(math.log(factor)) for factor in (2.0, 9.9, 20.2, 300.0)] == [
+        "x2.0",
+        "x9.9",
+        "x20",
+        "x300",
+    ]
+    far = {"default_focal": {"far": _figures(60.0, focal=3.005, distance=2.939)}}
+    assert camera_table(far).splitlines()[2] == "| 2D only, default focal | x20 / x19 |"
+    assert "| x20 | x19 |" in overall_table(far)
+    assert "| x20 | x19 | 2.0% |" in target_table("default_focal", far, {"far": 0.02})
 
 
 def test_plots_are_pictures(tmp_path: Path) -> None:
