@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ import numpy as np
 from baselines import REGRESSORS
 from baselines.hmr.release import find_files
 from depthfit.atomic import atomic_path
-from depthfit.bench.scoring import RegressorFiles, build_scoring, mask_reader
-from depthfit.datasets import PROTOCOLS, DatasetSource, open_dataset
+from depthfit.bench.scoring import RegressorFiles, build_scoring, mask_reader, true_masks
+from depthfit.datasets import DETECTIONS_ARE_LABELS, PROTOCOLS, DatasetSource, open_dataset
 from depthfit.datasets.labels import Reader
 from depthfit.datasets.write import KEYPOINT_FORMAT, SceneOptions, is_written, write_scene
 from depthfit.errors import InputError, check_choice
@@ -58,7 +58,9 @@ class DatasetConfig(RunConfig):
         images: link or copy.
         matching: auto (by overlap when init=keypoints, else by number), person or overlap.
         true_body: Bodies of the ground truth; null is models.body.
-        iou: Compare silhouettes with evidence/SCENE/masks.
+        masks: Folder of true masks SCENE/NAME.png, named as the scenes' images (0 = nobody, k = person k of
+            the scene's ground_truth.npz), for the IoU of silhouettes.
+        iou: Also the IoU with evidence/SCENE/masks: how well a fit meets the masks that it was given.
         regressors: Files of joint regressors, for protocols that need one.
     """
 
@@ -74,6 +76,7 @@ class DatasetConfig(RunConfig):
     images: str = "link"
     matching: str = "auto"
     true_body: str | None = None
+    masks: str | None = None
     iou: bool = False
     regressors: RegressorFiles = field(default_factory=RegressorFiles)
 
@@ -107,6 +110,11 @@ def run_dataset(name: str, config: DatasetConfig) -> DatasetResult:
     if config.root is None:
         raise InputError("command line", "root", "not given", "Name the data set's folder: root=FOLDER.")
     check_choice("command line", "images", config.images, IMAGES)
+    if config.masks is not None:
+        true_masks(config.masks)
+    if config.iou and config.evidence is None:
+        fix = "iou=true compares with the masks of evidence=FOLDER; true masks are masks=FOLDER."
+        raise InputError("command line", "evidence", "not given", fix)
     if config.init in REGRESSORS:
         # Found out here, not after the first scene was made.
         find_files(REGRESSORS[config.init], config.regressor)
@@ -171,6 +179,12 @@ def _scene(reader: Reader, name: str, source: DatasetSource, config: DatasetConf
     return folder
 
 
+def _keypoints_text(name: str, keypoints: str) -> str:
+    """Where a fit's 2D is from, and whether its 2D errors are those against that same 2D."""
+    own = keypoints == "truth" or (keypoints == "dataset" and name in DETECTIONS_ARE_LABELS)
+    return f"2D from {keypoints}" + ("; reference of 2D errors = the fit's own 2D" if own else "")
+
+
 def _fit_config(config: DatasetConfig, scene: Path, out: Path) -> RunConfig:
     """The settings of one scene's fit, without those of the data set."""
     shared = {f.name: getattr(config, f.name) for f in fields(RunConfig)}
@@ -194,14 +208,14 @@ def _score(
     fits = stack([load_table(out / "fits" / s / "fits.npz", FIT_FIELDS) for s in scenes])
     truth = stack([load_table(out / "scenes" / s / "ground_truth.npz", TRUTH_FIELDS) for s in scenes])
     where = {image.name: scene for scene in scenes for image in (out / "scenes" / scene / "images").iterdir()}
+    masks = None if config.masks is None else _masks(Path(config.masks), ".", where)
+    own = (
+        _masks(Path(config.evidence), "masks", where) if config.iou and config.evidence is not None else None
+    )
     split = f" {config.split}" if config.split else ""
     scores, tables = {}, {}
     for protocol, scoring in scorings.items():
-        masks = None
-        if config.iou and config.evidence is not None:
-            readers = {s: mask_reader(Path(config.evidence) / s / "masks") for s in scenes}
-            masks = lambda image, readers=readers: readers[where[image]](image)  # noqa: E731
-        found = score_tables(fits, truth, replace(scoring, masks=masks), out / "fits")
+        found = score_tables(fits, truth, replace(scoring, masks=masks, own_masks=own), out / "fits")
         found.summary["failed"], found.summary["left_out"] = failed, left_out
         stamp = stamp_of(
             out / "fits" / scenes[0] / "fits.npz",
@@ -209,7 +223,7 @@ def _score(
             protocol,
             true_body=f"{config.true_body or config.models.body}, gendered as labelled",
             camera=f"{config.intrinsics} intrinsics",
-            keypoints=f"2D from {config.keypoints2d}",
+            keypoints=_keypoints_text(name, config.keypoints2d),
             matching=scoring.matching,
         )
 
@@ -223,6 +237,12 @@ def _score(
         content = {p: s.summary for p, s in scores.items()}
         temporary.write_text(json.dumps(jsonable(content), indent=2) + "\n")
     return DatasetResult(scores, tables, failed, left_out)
+
+
+def _masks(folder: Path, part: str, where: dict[str, str]) -> Callable[[str], np.ndarray | None]:
+    """Image name -> labels of ``folder/SCENE/part/NAME.png``; ``where`` = scene of each image."""
+    readers = {scene: mask_reader(folder / scene / part) for scene in set(where.values())}
+    return lambda image: readers[where[image]](image)
 
 
 def stack(tables: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

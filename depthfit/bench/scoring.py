@@ -48,7 +48,8 @@ class EvalConfig:
         true_body: Of the ground truth; null is the same.
         matching: auto (overlap when summary.json beside the fits says init: keypoints, else person), person
             (by number) or overlap (by keypoints in the image).
-        masks: Folder of true masks NAME.png, for the IoU of silhouettes.
+        masks: Folder of true masks NAME.png (0 = nobody, k = person k of the truth), for the IoU of
+            silhouettes.
         regressors: Files of joint regressors.
     """
 
@@ -98,6 +99,17 @@ def build_scoring(
     return Scoring(wanted, bodies, regressor, matching, masks)
 
 
+def true_masks(folder: str) -> Path:
+    """The folder, which must be there: of a name mistyped, nothing would be scored.
+
+    Raises:
+        InputError: It is not.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(folder, "masks", "no such folder", "Name the folder of true masks.")
+    return Path(folder)
+
+
 def mask_reader(folder: Path) -> Callable[[str], np.ndarray | None]:
     """Image name -> labels (H, W) of ``folder/NAME.png``, or ``None``."""
 
@@ -118,7 +130,7 @@ def run_eval(fits_npz: str, truth_npz: str, config: EvalConfig) -> dict[str, obj
         InputError: A file or setting cannot be used.
     """
     bodies = None if config.body is None else BodySet(config.body, config.gender, config.true_body)
-    masks = None if config.masks is None else mask_reader(Path(config.masks))
+    masks = None if config.masks is None else mask_reader(true_masks(config.masks))
     fits = Path(fits_npz)
     init = run_summary(fits).get("init")
     scoring = build_scoring(config.protocol, bodies, config.regressors, config.matching, init, masks)

@@ -27,6 +27,8 @@ PROTOCOLS = {
     "coco": ("image2d",),
 }
 """Data sets, and the protocols in which their results are usually given."""
+DETECTIONS_ARE_LABELS = ("3dpw-tokenhmr",)
+"""Data sets whose 2D detections are all the 2D labels that they have."""
 
 
 @dataclass(frozen=True)

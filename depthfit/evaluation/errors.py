@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from depthfit.errors import InputError
 from depthfit.evaluation import metrics
 from depthfit.evaluation import pck as keypoint_metrics
 from depthfit.evaluation.image_metrics import silhouette_ious
@@ -44,7 +45,10 @@ class Scoring:
             are stored; ``None`` takes joints and vertices as they are stored.
         regressor: (R, V) of a protocol that needs one.
         matching: ``person`` (numbers) or ``overlap`` (keypoints in the image).
-        masks: Image name -> (H, W) labels, or ``None`` where there are none; ``None`` leaves the IoU out.
+        masks: Image name -> (H, W) true labels, k = person k of the truth, or ``None`` where there are none;
+            ``None`` leaves the IoU out.
+        own_masks: The same of the masks that the fit was given, k = person k of the fit: how well it meets
+            its evidence, which is no error.
         iou_side: px, longer side of the picture in which silhouettes are compared.
     """
 
@@ -53,6 +57,7 @@ class Scoring:
     regressor: NDArray | None = None
     matching: str = "person"
     masks: Callable[[str], NDArray | None] | None = None
+    own_masks: Callable[[str], NDArray | None] | None = None
     iou_side: int = 320
 
 
@@ -180,23 +185,47 @@ def shared_keypoints(fits: Table, truth: Table, prefix: str) -> tuple[NDArray, N
     return predicted, xy[:, chosen], visible[:, chosen], names
 
 
-def silhouettes(fits: Table, scoring: Scoring, prefix: str) -> NDArray[np.float64]:
-    """(N,) IoU of the people's silhouettes with the masks; NaN where either is missing."""
-    out = np.full(len(fits["imgname"]), np.nan)
-    if scoring.masks is None or (scoring.bodies is None and "faces" not in fits):
-        return out
+def mask_errors(fits: Table, truth: Table, scoring: Scoring, prefix: str) -> Columns:
+    """Columns of the silhouettes; NaN where there is no mask, or the prediction's meshes are not stored.
+
+    Raises:
+        InputError: There are true masks of nobody, or masks and no meshes.
+    """
+    out = {}
+    for name, table, masks in (("iou", truth, scoring.masks), ("own_iou", fits, scoring.own_masks)):
+        out[name] = np.full(len(fits["imgname"]), np.nan)
+        if masks is not None:
+            out[name] = _silhouettes(fits, table["person"], masks, scoring, prefix)
+    if scoring.masks is not None and prefix == "" and not np.isfinite(out["iou"]).any():
+        fix = "Name them as the images, people by their numbers in the ground truth."
+        raise InputError("command line", "masks", "no true mask of anybody here", fix)
+    return out
+
+
+def _silhouettes(
+    fits: Table,
+    numbers: NDArray,
+    masks: Callable[[str], NDArray | None],
+    scoring: Scoring,
+    prefix: str,
+) -> NDArray[np.float64]:
+    """(N,) IoU of the people's silhouettes with their numbers (N,) in the masks."""
+    out = np.full(len(numbers), np.nan)
+    if scoring.bodies is None and not {"faces", "vertices"} <= set(fits):
+        fix = "Name the body that draws them, or fit with output.vertices=true."
+        raise InputError("command line", "body", "not given, and the fit has no meshes for masks", fix)
     faces = fits["faces"] if scoring.bodies is None else scoring.bodies.get().faces.numpy()
     names = fits["imgname"].astype(str)
     for name in np.unique(names):
-        labels, rows = scoring.masks(name), np.flatnonzero(names == name)
+        labels, rows = masks(name), np.flatnonzero(names == name)
         people = side(fits, rows, prefix, scoring, False)
         if labels is None or people.vertices is None:
             continue
         vertices = torch.from_numpy(np.asarray(people.vertices + people.pelvis[:, None], np.float32))
         K = torch.from_numpy(np.asarray(fits[prefix + "K"][rows], np.float32))
-        numbers = [int(n) for n in fits["person"][rows]]
+        labelled = [int(n) for n in numbers[rows]]
         out[rows] = silhouette_ious(
-            vertices, torch.from_numpy(np.asarray(faces, np.int64)), K, labels, numbers, scoring.iou_side
+            vertices, torch.from_numpy(np.asarray(faces, np.int64)), K, labels, labelled, scoring.iou_side
         )
     return out
 

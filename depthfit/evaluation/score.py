@@ -24,7 +24,7 @@ ERRORS = (
 )  # fmt: skip
 """Columns of a row of which less is better; each also exists as ``initial_...`` for the prediction with its
 own camera."""
-SHARES = (*PCK, "iou")
+SHARES = (*PCK, "iou", "own_iou")
 """Columns of which more is better; also with ``initial_...``."""
 MEASURES = (*ERRORS, *SHARES)
 LABELS = ("imgname", "person", "status", "accepted")
@@ -83,7 +83,7 @@ def score_tables(fits: Table, truth: Table, scoring: Scoring, source: str | Path
         found = {
             **errors.camera_errors(fits, truth, prefix),
             **errors.keypoint_errors(fits, truth, prefix),
-            "iou": errors.silhouettes(fits, scoring, prefix),
+            **errors.mask_errors(fits, truth, scoring, prefix),
         }
         columns.update({prefix + name: values for name, values in found.items()})
         pooled[prefix or "refined"] = errors.pooled_pck(fits, truth, prefix)

@@ -21,7 +21,7 @@ METRICS = {
     "pck_box_005": ("PCK 0.05 of box", "%", 100.0), "pck_box_010": ("PCK 0.1 of box", "%", 100.0),
     "pck_head_050": ("PCK 0.5 of head", "%", 100.0), "pck_head_100": ("PCK 1.0 of head", "%", 100.0),
     "pck_torso_050": ("PCK 0.5 of torso", "%", 100.0), "pck_torso_100": ("PCK 1.0 of torso", "%", 100.0),
-    "iou": ("mIoU", "%", 100.0),
+    "iou": ("mIoU", "%", 100.0), "own_iou": ("mIoU with the fit's own masks", "%", 100.0),
 }  # fmt: skip
 """Column -> heading, unit, factor from the column's unit."""
 

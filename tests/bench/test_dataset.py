@@ -171,23 +171,43 @@ def test_a_second_call_fits_nothing_and_scores_anew(run, monkeypatch):
     assert again.scores["smpl24"].summary["mpjpe_mm"] == result.scores["smpl24"].summary["mpjpe_mm"]
 
 
-def test_true_masks_give_silhouette_ious(run, evidence):
-    """Masks that are each person's box: a body fills some of it, and the table says how much."""
+def test_true_masks_and_the_fit_s_own_give_silhouette_ious(run, evidence, tmp_path):
+    """True masks that are each person's box: a body fills some of it, and the table says how much. The fit's
+    own are everything left of a line, and stand in a row of their own."""
     out, arguments, _ = run
     for name in SEQUENCES:
         with np.load(out / "scenes" / name / "ground_truth.npz") as truth:
             boxes, names, people = truth["boxes"], truth["imgname"], truth["person"]
         (evidence / name / "masks").mkdir(exist_ok=True)
+        (tmp_path / "true" / name).mkdir(parents=True)
         for image in np.unique(names):
             labels = np.zeros(formats.SIZE[::-1], np.uint8)
             for row in np.flatnonzero(names == image)[::-1]:
                 x0, y0, x1, y1 = boxes[row].round().astype(int).clip(0)
                 labels[y0:y1, x0:x1] = people[row]
-            assert cv2.imwrite(str(evidence / name / "masks" / f"{Path(str(image)).stem}.png"), labels)
-    scored = run_dataset("3dpw", load_config([*arguments, "iou=true", "protocol=[smpl24]"], DatasetConfig))
-    ious = np.array([row["iou"] for row in scored.scores["smpl24"].rows])
+            file = f"{Path(str(image)).stem}.png"
+            assert cv2.imwrite(str(tmp_path / "true" / name / file), labels)
+            wrong = np.zeros_like(labels)
+            wrong[:, :20] = 1
+            assert cv2.imwrite(str(evidence / name / "masks" / file), wrong)
+    wanted = [*arguments, f"masks={tmp_path / 'true'}", "iou=true", "protocol=[smpl24]"]
+    rows = run_dataset("3dpw", load_config(wanted, DatasetConfig)).scores["smpl24"].rows
+    ious = np.array([row["iou"] for row in rows])
     assert ((ious > 0.15) & (ious < 0.9)).all()
-    assert "mIoU" in (out / "eval" / "smpl24" / "table.md").read_text()
+    assert all(row["own_iou"] < 0.1 for row in rows if row["person"] == 1)
+    text = (out / "eval" / "smpl24" / "table.md").read_text()
+    assert "| mIoU, % |" in text
+    assert "| mIoU with the fit's own masks, % |" in text
+    assert "2D from truth; reference of 2D errors = the fit's own 2D" in text
+
+
+def test_masks_that_are_not_there_are_an_error(run, tmp_path):
+    _, arguments, _ = run
+    absent = [*arguments, f"masks={tmp_path / 'nowhere'}"]
+    with pytest.raises(InputError, match="no such folder"):
+        run_dataset("3dpw", load_config(absent, DatasetConfig))
+    with pytest.raises(InputError, match="evidence"):
+        run_dataset("3dpw", load_config([*arguments, "evidence=null", "iou=true"], DatasetConfig))
 
 
 def test_a_2d_data_set_has_2d_figures_alone(root, bodies, smpl_folder, tmp_path):  # noqa: F811

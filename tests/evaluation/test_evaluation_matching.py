@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from depthfit.errors import InputError
 from depthfit.evaluation.errors import Scoring
 from depthfit.evaluation.image_metrics import silhouette_labels
 from depthfit.evaluation.matching import match_by_number, match_by_overlap
@@ -101,9 +102,31 @@ def test_iou_of_the_truth_is_one_and_of_the_wrong_order_less(two_people):
     assert all(row["initial_iou"] < 0.7 for row in found.rows)
     assert found.summary["difference"]["iou"]["mean"] > 0.3
     assert found.summary["difference"]["iou"]["worse"] == 0
-    nothing = score_tables(fits, truth, Scoring(masks=lambda name: None), "x")
-    assert np.isnan(nothing.rows[0]["iou"])
-    assert "iou" not in nothing.summary
+    assert "own_iou" not in found.summary
+
+
+def test_true_masks_number_people_as_the_truth_and_own_masks_as_the_fit(two_people):
+    """Matched by place, a fit's person 1 is the truth's person 2."""
+    fits, truth, mask = two_people
+    xy = np.tile(np.array([[[50.0, 60]], [[110.0, 60]]]), (1, 27, 1)) + np.arange(27)[:, None]
+    truth |= {"keypoints_2d": xy, "keypoints_visible": np.ones((2, 27))}
+    fits |= {"keypoints_2d": xy, "initial_keypoints_2d": xy, "person": np.array([2, 1])}
+    swapped = np.array([0, 2, 1], np.uint8)[mask]
+    scoring = Scoring(matching="overlap", masks=lambda name: mask, own_masks=lambda name: swapped)
+    rows = score_tables(fits, truth, scoring, "x").rows
+    assert [(row["iou"], row["own_iou"]) for row in rows] == [(1.0, 1.0)] * 2
+
+
+def test_masks_that_cannot_be_compared_are_an_error(two_people):
+    fits, truth, mask = two_people
+    with pytest.raises(InputError, match="no true mask of anybody"):
+        score_tables(fits, truth, Scoring(masks=lambda name: None), "x")
+    own = score_tables(fits, truth, Scoring(own_masks=lambda name: None), "x")
+    assert "own_iou" not in own.summary
+    bare = {name: v for name, v in fits.items() if name not in ("faces", "vertices", "initial_vertices")}
+    for scoring in (Scoring(masks=lambda name: mask), Scoring(own_masks=lambda name: mask)):
+        with pytest.raises(InputError, match="no meshes"):
+            score_tables(bare, truth, scoring, "x")
 
 
 def test_depth_order_and_intervals_stand_in_the_summary(two_people):
