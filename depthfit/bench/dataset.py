@@ -33,7 +33,8 @@ from depthfit.evaluation.score import (
     load_table,
     score_tables,
 )
-from depthfit.report.score_report import jsonable, stamp_of, write_report
+from depthfit.report.score_report import fit_fields, jsonable, stamp_of, write_report
+from depthfit.report.score_tables import stamp_of_all
 from depthfit.run import RunConfig, fit_scene
 
 _log = logging.getLogger(__name__)
@@ -231,7 +232,15 @@ def _score(
             path = out / "fits" / where[image] / "overlays" / f"{Path(image).stem}.png"
             return path if path.is_file() else None
 
-        folder = write_report(out / "eval" / protocol, found, stamp, overlay, published(name, protocol))
+        stamps = {s: replace(stamp, **fit_fields(out / "fits" / s / "fits.npz")) for s in scenes}
+        folder = write_report(
+            out / "eval" / protocol,
+            found,
+            stamp_of_all(list(stamps.values())),
+            overlay,
+            published(name, protocol),
+            {image: stamps[scene] for image, scene in where.items()},
+        )
         scores[protocol], tables[protocol] = found, folder / "table.md"
     with atomic_path(out / "eval" / "summary.json") as temporary:
         content = {p: s.summary for p, s in scores.items()}

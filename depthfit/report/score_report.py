@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,23 @@ Overlay = Callable[[str], Path | None]
 
 
 def write_report(
-    folder: Path, scores: Scores, stamp: Stamp, overlay: Overlay, references: Sequence[PublishedRow] = ()
+    folder: Path,
+    scores: Scores,
+    stamp: Stamp,
+    overlay: Overlay,
+    references: Sequence[PublishedRow] = (),
+    own: Mapping[str, Stamp] | None = None,
 ) -> Path:
     """Write table.md, table.csv, scores.json, rows.csv, worst.html and plots/ into ``folder``.
+
+    Args:
+        own: The stamp of each image's fit, where the scores are of several; ``stamp`` is then all of theirs.
 
     Returns:
         The folder.
     """
     links = [_link(folder, overlay(str(row["imgname"]))) for row in scores.rows]
+    stamps = [stamp if own is None else own[str(row["imgname"])] for row in scores.rows]
     content = {
         "stamp": asdict(stamp),
         "summary": scores.summary,
@@ -43,7 +52,7 @@ def write_report(
     texts = {
         "table.md": markdown_report(scores, stamp, references),
         "table.csv": table_csv(scores, stamp, references),
-        "rows.csv": rows_csv(scores, stamp, links),
+        "rows.csv": rows_csv(scores, stamps, links),
         "worst.html": gallery_html(scores, stamp, links),
         "scores.json": json.dumps(jsonable(content), indent=2) + "\n",
     }
@@ -79,24 +88,26 @@ def stamp_of(fits_npz: Path, dataset: str, protocol: str, **known: str) -> Stamp
     Args:
         known: Fields that the caller knows, such as ``camera`` and ``keypoints``.
     """
+    unknown = dict.fromkeys(("true_body", "camera", "keypoints", "matching"), UNKNOWN)
+    fields = {**unknown, **fit_fields(fits_npz), **known}
+    return Stamp(dataset=dataset, protocol=protocol, scored_with=__version__, **fields)
+
+
+def fit_fields(fits_npz: Path) -> dict[str, str]:
+    """The fields of a stamp that a saved fit knows itself."""
     summary, config_path = run_summary(fits_npz), fits_npz.parent / "config.yaml"
     config = UNKNOWN
     if config_path.is_file():
         config = f"{config_path} sha256:{hashlib.sha256(config_path.read_bytes()).hexdigest()[:12]}"
-    fields = {
+    init = str(summary.get("init", UNKNOWN))
+    return {
         "body": str(summary.get("body", UNKNOWN)),
-        "true_body": UNKNOWN,
         "tokenizer": str(summary.get("tokenizer", UNKNOWN)),
-        "init": str(summary.get("init", UNKNOWN)),
-        "camera": UNKNOWN,
-        "keypoints": UNKNOWN,
-        "matching": UNKNOWN,
+        # What stands as the prediction in the tables is not quite the regressor's.
+        "init": f"{init} with mean shape" if summary.get("betas_left_out") else init,
         "config": config,
         "fitted_with": str(summary.get("depthfit", UNKNOWN)),
-        "scored_with": __version__,
-        **known,
     }
-    return Stamp(dataset=dataset, protocol=protocol, **fields)
 
 
 def jsonable(value: Any) -> Any:

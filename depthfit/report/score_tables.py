@@ -55,6 +55,20 @@ class Stamp:
     scored_with: str
 
 
+MOST_NAMED = 3
+"""So many differing values of a stamp's field stand in a table; more are counted."""
+
+
+def stamp_of_all(stamps: Sequence[Stamp]) -> Stamp:
+    """The stamp of a table of several fits: what they share, and where they differ what all of them have."""
+    fields: dict[str, str] = {}
+    for name in asdict(stamps[0]):
+        values = list(dict.fromkeys(getattr(stamp, name) for stamp in stamps))
+        many = f"{len(values)} different ones, by person in rows.csv"
+        fields[name] = "; ".join(values) if len(values) <= MOST_NAMED else many
+    return Stamp(**fields)
+
+
 def markdown_report(scores: Scores, stamp: Stamp, references: Sequence[PublishedRow]) -> str:
     """The whole report: what was scored, the table, and published rows beside it."""
     summary = scores.summary
@@ -170,10 +184,12 @@ def table_csv(scores: Scores, stamp: Stamp, references: Sequence[PublishedRow]) 
     return _csv(rows, ["metric", "unit", "of", "mean", "low", "high", *stamped])
 
 
-def rows_csv(scores: Scores, stamp: Stamp, links: Sequence[str]) -> str:
-    """One line a person, with the link to its overlay and the stamp."""
-    stamped = asdict(stamp)
-    rows = [{**row, "overlay": link, **stamped} for row, link in zip(scores.rows, links, strict=True)]
+def rows_csv(scores: Scores, stamps: Sequence[Stamp], links: Sequence[str]) -> str:
+    """One line a person, with the link to its overlay and the stamp of its fit."""
+    rows = [
+        {**row, "overlay": link, **asdict(stamp)}
+        for row, stamp, link in zip(scores.rows, stamps, links, strict=True)
+    ]
     return _csv(rows, list(rows[0]))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from depthfit import __version__
 from depthfit.bench.dataset import DatasetConfig, run_dataset
 from depthfit.bench.scoring import EvalConfig, run_eval
 from depthfit.body.export import export_smplx
@@ -24,6 +25,7 @@ from depthfit.evaluation.people import BodySet, pose_body
 from depthfit.evidence.predictions import Predictions, write_predictions
 from depthfit.joints import COCO17
 from depthfit.run import load_config
+from depthfit.run.output import read_rows, write_rows
 from tests.bodies import random_body
 from tests.datasets import formats
 from tests.datasets.conftest import smpl_folder  # noqa: F401
@@ -250,6 +252,31 @@ def test_a_stopped_run_goes_on(run):
     assert part.is_file()
     assert other.stat().st_mtime_ns == kept
     assert result.scores["smpl24"].summary["missing"] == 0
+
+
+def test_every_row_says_what_its_own_fit_was_made_with(run):
+    out, arguments, _ = run
+    summary = out / "fits" / SEQUENCES[1] / "summary.json"
+    kept = summary.read_text()
+    try:
+        # As if that sequence had been fitted by another version, whose whole fits stay what they are.
+        for part in (summary.parent / "parts").iterdir():
+            write_rows(part, [{**row, "depthfit_version": "0.0.1"} for row in read_rows(part)], {})
+        run_dataset("3dpw", load_config([*arguments, "protocol=[smpl24]"], DatasetConfig))
+        with (out / "eval" / "smpl24" / "rows.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        for name, version in zip(SEQUENCES, (__version__, "0.0.1"), strict=True):
+            mine = [row for row in rows if row["imgname"].startswith(name)]
+            assert {row["fitted_with"] for row in mine} == {version}
+            (config,) = {row["config"] for row in mine}
+            assert config.startswith(str(out / "fits" / name / "config.yaml"))
+        text = (out / "eval" / "smpl24" / "table.md").read_text()
+        assert f"fitted with: {__version__}; 0.0.1" in text
+        assert all(str(out / "fits" / name / "config.yaml") in text for name in SEQUENCES)
+    finally:
+        for part in (summary.parent / "parts").iterdir():
+            write_rows(part, [{**row, "depthfit_version": __version__} for row in read_rows(part)], {})
+        summary.write_text(kept)
 
 
 def test_other_settings_are_not_mixed_in(run):

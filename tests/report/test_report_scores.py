@@ -6,6 +6,7 @@ import csv
 import html
 import importlib.util
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from depthfit.evaluation.published import published
 from depthfit.evaluation.score import Scores, score_tables
 from depthfit.joints import KEYPOINTS
 from depthfit.report import score_report
-from depthfit.report.score_tables import Stamp
+from depthfit.report.score_tables import Stamp, stamp_of_all
 
 PEOPLE = 30
 STAMP = Stamp(
@@ -178,6 +179,19 @@ def test_stamps_come_from_the_run_s_own_files(tmp_path):
     assert score_report.stamp_of(tmp_path / "fits.npz", "d", "smpl24").config != before
     bare = score_report.stamp_of(tmp_path / "elsewhere" / "fits.npz", "d", "smpl24")
     assert bare.config == bare.body == score_report.UNKNOWN
+
+
+def test_a_fit_that_left_out_the_predicted_shape_says_so(tmp_path):
+    (tmp_path / "summary.json").write_text(json.dumps({"init": "tokenhmr", "betas_left_out": "other body"}))
+    assert score_report.stamp_of(tmp_path / "fits.npz", "d", "smpl24").init == "tokenhmr with mean shape"
+
+
+def test_a_table_of_several_fits_names_what_differs():
+    others = [replace(STAMP, config=f"out/{k}.yaml", fitted_with=str(k % 2)) for k in range(4)]
+    stamp = stamp_of_all(others)
+    assert stamp.fitted_with == "0; 1"
+    assert stamp.config == "4 different ones, by person in rows.csv"
+    assert replace(stamp, config=STAMP.config, fitted_with=STAMP.fitted_with) == STAMP
 
 
 def test_published_rows_belong_to_one_protocol():
