@@ -14,6 +14,7 @@ from rich.progress import track
 from depthfit.atomic import atomic_path
 from depthfit.bench.cells import LOG_ERRORS, log_cell
 from depthfit.bench.fitting import Row, Workbench
+from depthfit.bench.scenes import ensure_scene
 from depthfit.bench.variants import TABLES, Variant, variants
 from depthfit.errors import check_choice
 from depthfit.evaluation.score import Scores, score
@@ -21,7 +22,7 @@ from depthfit.evidence.scene import Scene, read_scene
 from depthfit.fit.config import FitConfig
 from depthfit.run.device import choose_device
 from depthfit.run.output import write_rows
-from depthfit.synth import NoiseConfig, SynthConfig, make_scene
+from depthfit.synth import NoiseConfig, SynthConfig
 
 QUICK_IMAGES = 8
 HARD = ("hard", "random")
@@ -67,16 +68,14 @@ def run_accuracy(config: AccuracyConfig) -> str:
     """Make, fit, score; returns the Markdown table, also written to ``out``.
 
     Raises:
-        InputError: A table or a fit is unknown.
+        InputError: A table or a fit is unknown, or ``out`` holds a scene of other settings.
     """
     check_choice("command line", "table", config.table, TABLES)
     chosen = variants(config.fits or TABLES[config.table])
     out = Path(config.out)
     config.scene.images = QUICK_IMAGES if config.quick else config.images
     config.scene.seed, config.scene.people_weights = config.seed, (1.0,)
-    folder = out / f"scene_{config.seed}_{config.scene.images}"
-    if not folder.is_dir():
-        make_scene(config.scene, folder)
+    folder = ensure_scene(config.scene, out / f"scene_{config.seed}_{config.scene.images}")
     scene = read_scene(folder, config.scene.keypoint_format)
     scores: dict[str, Scores] = {}
     for key, seconds in _fit_all(scene, chosen, config).items():

@@ -19,6 +19,7 @@ import torch
 from depthfit import so3
 from depthfit.atomic import atomic_path
 from depthfit.bench.accuracy import bench_scene
+from depthfit.bench.scenes import ensure_scene
 from depthfit.body.load import load_body
 from depthfit.body.model import Body
 from depthfit.evaluation.metrics import mpjpe
@@ -26,7 +27,7 @@ from depthfit.pseudo import PseudoConfig, run_pseudo_gt
 from depthfit.pseudo.config import GateConfig
 from depthfit.pseudo.gate import LIMITS, doubts
 from depthfit.pseudo.part import read_index
-from depthfit.synth import SynthConfig, make_scene
+from depthfit.synth import SynthConfig
 
 QUICK_IMAGES = 8
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -70,9 +71,8 @@ def run_gate(config: GateBenchConfig) -> str:
 def _people(config: GateBenchConfig, seed: int) -> list[Row]:
     """Rows of a seed's people with ``error`` and ``initial_error``, mm."""
     images = QUICK_IMAGES if config.quick else config.images
-    folder = Path(config.out) / f"scene_{seed}_{images}"
-    if not folder.is_dir():
-        make_scene(replace(config.scene, images=images, seed=seed, people_weights=(1.0,)), folder)
+    scene = replace(config.scene, images=images, seed=seed, people_weights=(1.0,))
+    folder = ensure_scene(scene, Path(config.out) / f"scene_{seed}_{images}")
     open_gate = replace(
         config.pseudo,
         gate=GateConfig(use=False),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from depthfit.atomic import atomic_path
 from depthfit.bench.accuracy import bench_scene
+from depthfit.bench.scenes import ensure_scene
 from depthfit.bench.speed_scenes import read_inputs
 from depthfit.body.load import load_body
 from depthfit.fit import FitConfig, Fitter, ImageInput
@@ -25,7 +26,7 @@ from depthfit.kernels import triton_kernels
 from depthfit.run.device import choose_device
 from depthfit.solver import LevenbergMarquardtConfig, minimize
 from depthfit.state import FitState
-from depthfit.synth import SynthConfig, make_scene
+from depthfit.synth import SynthConfig
 
 HELD = "associations held"
 WHOLE = "whole search"
@@ -81,9 +82,7 @@ def run_numerics(config: NumericsConfig) -> str:
     out = Path(config.out)
     device = choose_device(config.device)
     scene = replace(config.scene, images=config.images, seed=config.seed, people_weights=(1.0,))
-    folder = out / f"scene_{config.seed}_{config.images}"
-    if not folder.is_dir():
-        make_scene(scene, folder)
+    folder = ensure_scene(scene, out / f"scene_{config.seed}_{config.images}")
     inputs = read_inputs([(folder, scene)], config.fit, config.seed)
     found = compare(inputs, config.fit, device, config.steps)
     text = f"{len(inputs)} people, single precision on {device.type}\n\n{numerics_table(found)}"

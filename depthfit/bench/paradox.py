@@ -17,6 +17,7 @@ from rich.progress import track
 from depthfit.atomic import atomic_path
 from depthfit.bench.accuracy import bench_scene
 from depthfit.bench.fitting import Row, Workbench
+from depthfit.bench.scenes import ensure_scene
 from depthfit.bench.split_scores import Figures, figures_of
 from depthfit.bench.variants import FITS, variants
 from depthfit.evaluation.score import FIT_FIELDS, TRUTH_FIELDS, load_table
@@ -25,7 +26,7 @@ from depthfit.fit.config import FitConfig
 from depthfit.report.score_plots import has_matplotlib
 from depthfit.run.device import choose_device
 from depthfit.run.output import write_rows
-from depthfit.synth import SynthConfig, make_scene
+from depthfit.synth import SynthConfig
 
 QUICK_IMAGES = 4
 COLOURS = ("tab:red", "tab:orange", "tab:blue", "tab:green")
@@ -67,10 +68,8 @@ def run_paradox(config: ParadoxConfig) -> str:
         config = replace(config, images=QUICK_IMAGES, steps=[1, 4, 12])
     variants(config.fits)
     out = Path(config.out)
-    folder = out / f"scene_{config.seed}_{config.images}"
-    if not folder.is_dir():
-        scene = replace(config.scene, images=config.images, seed=config.seed, people_weights=(1.0,))
-        make_scene(scene, folder)
+    scene = replace(config.scene, images=config.images, seed=config.seed, people_weights=(1.0,))
+    folder = ensure_scene(scene, out / f"scene_{config.seed}_{config.images}")
     curves = measure_curves(config, folder)
     text = paradox_table(curves)
     data = {key: {n: vars(f) for n, f in curve.items()} for key, curve in curves.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import multiprocessing
 import shutil
 import tempfile
@@ -18,12 +17,11 @@ from typing import Any
 
 import cv2
 import torch
-from omegaconf import OmegaConf
 from rich.progress import Progress
 
-from depthfit import __version__
 from depthfit.atomic import atomic_path
 from depthfit.bench.fitting import Workbench
+from depthfit.bench.scenes import ensure_scene
 from depthfit.bench.split_prepare import prepare, prepared
 from depthfit.bench.splits import Part
 from depthfit.bench.variants import FITS, variants
@@ -32,7 +30,6 @@ from depthfit.evidence.scene import read_scene
 from depthfit.fit.config import FitConfig
 from depthfit.run.device import choose_device
 from depthfit.run.output import write_rows
-from depthfit.synth import make_scene
 
 INPUTS = ".prepared_"
 """How the folder of prepared inputs begins; it is there while a run is."""
@@ -280,26 +277,11 @@ def _workbench(job: Job, device: str) -> Workbench:
 def _prepare(part: Part, keys: Sequence[str], job: Job, folder: Path) -> None:
     """The inputs of one part, whose scene is made if it is missing."""
     root = job.scene(part)
-    if root.is_dir():
-        check_scene(part, root)
-    else:
-        make_scene(part.scene, root, progress=False)
+    ensure_scene(part.scene, root, progress=False)
     bench = _workbench(job, "cpu")
     scene = read_scene(root, part.scene.keypoint_format)
     images = bench.read(scene, scene.names)
     prepare(images, variants(tuple(keys)), job.fit, folder)
-
-
-def check_scene(part: Part, root: Path) -> None:
-    """Refuse a scene that was made with other settings, or by another version.
-
-    Raises:
-        InputError: It was.
-    """
-    wanted = OmegaConf.create({"depthfit_version": __version__, "config": dataclasses.asdict(part.scene)})
-    if (root / "synth.yaml").read_text() != OmegaConf.to_yaml(wanted):
-        found = "a scene of other settings or another version"
-        raise InputError(root, "synth.yaml", found, "Give another out=.")
 
 
 def _fit(parts: Sequence[Part], key: str, job: Job, folders: Sequence[Path]) -> dict[str, Any]:

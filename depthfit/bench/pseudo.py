@@ -11,17 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from depthfit.atomic import atomic_path
+from depthfit.bench.scenes import ensure_scene
 from depthfit.errors import DepthfitError
 from depthfit.pseudo.check import check
 from depthfit.pseudo.cost import service_times, simulate
 from depthfit.pseudo.observe import RECEIPTS, Receipt, memory_figures, read_receipts
 from depthfit.pseudo.synthetic import write_tars
-from depthfit.synth import SynthConfig, make_scene
+from depthfit.synth import SynthConfig
 
 POLL = 0.2
 MAX_STARTS = 50
@@ -83,12 +84,10 @@ def run_pseudo(config: PseudoBenchConfig) -> str:
 
 
 def _tars(config: PseudoBenchConfig, root: Path) -> Path:
-    folder = root / f"tars_{config.images}_{config.images_a_tar}"
+    scene = ensure_scene(replace(config.scene, images=config.images), root / f"scene_{config.images}")
+    # Inside the scene: tars of another one can never be taken for this one's.
+    folder = scene / f"tars_{config.images_a_tar}"
     if not folder.is_dir():
-        scene = root / f"scene_{config.images}"
-        if not scene.is_dir():
-            config.scene.images = config.images
-            make_scene(config.scene, scene)
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         write_tars(scene, partial, config.scene.keypoint_format, config.images_a_tar)

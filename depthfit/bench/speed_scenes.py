@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from baselines import InitContext, initialiser
+from depthfit.bench.scenes import ensure_scene
 from depthfit.body.load import load_body
 from depthfit.body.model import Body
 from depthfit.evidence.scene import Scene, read_scene
@@ -17,7 +18,7 @@ from depthfit.fit import FitConfig, Fitter, ImageInput
 from depthfit.fit.adapter import image_input
 from depthfit.fit.fitter import Fitted
 from depthfit.fit.stages import Scheduler
-from depthfit.synth import SynthConfig, make_scene
+from depthfit.synth import SynthConfig
 from depthfit.tokens.load import load_tokenizer
 from depthfit.tokens.vqvae import OFFICIAL_WIDTH, Tokenizer
 
@@ -74,8 +75,7 @@ def scene_folders(out: Path, seed: int, images: int, mixed: bool) -> list[tuple[
             for width, height in MIXED_SIZES
         ]
     for folder, config in wanted:
-        if not folder.is_dir():
-            make_scene(config, folder)
+        ensure_scene(config, folder)
     return wanted
 
 
