@@ -61,7 +61,9 @@ def write_report(
         f"<p>{summary['people']} people, {summary['images']} images, {summary['shards']} shards.</p>",
         _table(["outcome", "people"], list(summary["outcomes"].items())),
         "<h2>Reasons</h2>",
-        _table(["reason", "people"], list(summary["reasons"].items())),
+        _table(["reason", "people"], list(summary["reasons"].items()))
+        if summary["reasons"]
+        else "<p>None.</p>",
         "<h2>Stages</h2>",
         _stages(summary),
         "<h2>Memory of the fitting processes</h2>",
@@ -69,6 +71,8 @@ def write_report(
     ]
     for title, people in chosen(job, units).items():
         parts.append(f"<h2>{title}</h2>")
+        if not people:
+            parts.append("<p>Nobody.</p>")
         for n, (unit, row) in enumerate(people):
             name = f"report/{title.split()[0].lower()}_{n:02d}.jpg"
             what = f"{row['key']} #{row['person']}: {row['outcome']} {row['reason']}"
@@ -186,11 +190,18 @@ def _memory(receipts: Sequence[Receipt]) -> str:
     top = 1.2 * max(points[-1][2] for points in series.values())
     lines = []
     for process, points in series.items():
-        path = " ".join(f"{600 * n / people:.1f},{200 - 200 * m / top:.1f}" for _, n, m in points)
+        places = [(600 * n / people, 200 - 200 * m / top) for _, n, m in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         title = f"<title>{html.escape(process)}</title>"
         lines.append(f'<polyline fill="none" stroke="#27c" points="{path}">{title}</polyline>')
+        # A run of one chunk has a point and no line.
+        x, y = places[-1]
+        lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="#27c">{title}</circle>')
     words = ((100, f"{top / 2 / 2**30:.2f} GiB"), (200, f"0 GiB; {people} people at the right end"))
-    marks = "".join(f'<text x="4" y="{y - 4}" {LABEL}>{text}</text>' for y, text in words)
+    marks = "".join(
+        f'<line x2="600" y1="{y}" y2="{y}" stroke="#ddd"/><text x="4" y="{y - 4}" {LABEL}>{text}</text>'
+        for y, text in words
+    )
     svg = f'<svg viewBox="0 0 600 200" width="600" {FRAME}>{marks}{"".join(lines)}</svg>'
     caption = "Peak memory over people done, a line a process: flat where nothing is kept."
     return f"{svg}<p>{caption}</p><script type=application/json>{json.dumps(series)}</script>"
