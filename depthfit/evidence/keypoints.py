@@ -101,7 +101,7 @@ def read_openpose(path: Path, keypoint_format: str) -> list[KeypointPerson]:
 
 def read_coco(
     path: Path, keypoint_format: str, match_image: Callable[[int | str], str | None]
-) -> tuple[dict[str, list[KeypointPerson]], list[str]]:
+) -> tuple[dict[str, list[KeypointPerson]], list[str], dict[str, InputError]]:
     """People of a COCO annotations file (with ``images``) or results file (a list), by image.
 
     Annotations of crowds (``iscrowd``) and of other categories are left out, and so are people without
@@ -114,19 +114,25 @@ def read_coco(
             scene's images; ``None`` for no such image.
 
     Returns:
-        The people of each image, and the file names or ids that match no image of the scene.
+        The people of each image, the file names or ids that match no image of the scene, and the images
+        of which an entry cannot be used, each with its first error: without that person they are not whole.
 
     Raises:
-        InputError: the file or one of its entries cannot be used.
+        InputError: the file as a whole cannot be used, or an entry does not tell its image.
     """
     names = format_points(keypoint_format)
     found = coco_entries(path, match_image)
     people: dict[str, list[KeypointPerson]] = {}
+    bad: dict[str, InputError] = {}
     for field, entry, name in found.entries:
-        person = _coco_person(path, field, entry, names, keypoint_format, found.annotated)
+        try:
+            person = _coco_person(path, field, entry, names, keypoint_format, found.annotated)
+        except InputError as error:
+            bad.setdefault(name, error)
+            continue
         if person.found.any():
             people.setdefault(name, []).append(person)
-    return people, found.strangers
+    return people, found.strangers, bad
 
 
 def keypoint_sigma_px(

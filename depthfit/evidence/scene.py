@@ -82,6 +82,7 @@ class Scene:
     _cameras: dict[str, Any] = field(repr=False)
     _rows: dict[str, list[int]] = field(repr=False)
     _bad_rows: dict[int, InputError] = field(repr=False)
+    _bad_images: dict[str, InputError] = field(repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -112,6 +113,8 @@ class Scene:
         if stem is None:
             fix = suggest(name, self.images, "Put the image there, or take the name out.")
             raise InputError(self.root / "images", name, "no image of that name", fix)
+        if stem in self._bad_images:
+            raise self._bad_images[stem]
         path = self.images[stem]
         data = read_bytes(path)
         height, width = decode_image(path, data, cv2.IMREAD_COLOR).shape[:2]
@@ -174,16 +177,17 @@ def read_scene(root: str | Path, keypoint_format: str | None = None, with_predic
     root = Path(root)
     images = _list_images(root / "images")
     strangers: list[str] = []
+    bad: dict[str, InputError] = {}
     files = {
-        "keypoints": _index(root, "keypoints", (".json",), images, strangers, KEYPOINT_ENDING),
-        "depth": _index(root, "depth", DEPTH_SUFFIXES, images, strangers),
-        "masks": _index(root, "masks", (".png",), images, strangers),
+        "keypoints": _index(root, "keypoints", (".json",), images, strangers, bad, KEYPOINT_ENDING),
+        "depth": _index(root, "depth", DEPTH_SUFFIXES, images, strangers, bad),
+        "masks": _index(root, "masks", (".png",), images, strangers, bad),
     }
-    keypoint_format, coco = _read_keypoints(root, keypoint_format, images, strangers)
+    keypoint_format, coco = _read_keypoints(root, keypoint_format, images, strangers, bad)
     entries: dict[str, Any] = {}
     if (root / "cameras.json").is_file():
         for key, entry in cameras.read_cameras(root / "cameras.json").items():
-            _file_under(root / "cameras.json", key, entry, images, entries, strangers)
+            _file_under(root / "cameras.json", key, entry, images, entries, strangers, bad)
     predictions, bad_rows, rows = None, dict[int, InputError](), dict[str, list[int]]()
     if with_predictions and (root / "predictions.npz").is_file():
         predictions, bad_rows = read_predictions(root / "predictions.npz")
@@ -191,7 +195,17 @@ def read_scene(root: str | Path, keypoint_format: str | None = None, with_predic
     for stranger in strangers:
         _log.warning("%s: no image of that name in %s; not used", stranger, root / "images")
     return Scene(
-        root, images, keypoint_format, predictions, tuple(strangers), files, coco, entries, rows, bad_rows
+        root,
+        images,
+        keypoint_format,
+        predictions,
+        tuple(strangers),
+        files,
+        coco,
+        entries,
+        rows,
+        bad_rows,
+        bad,
     )
 
 
@@ -215,9 +229,10 @@ def _index(
     suffixes: tuple[str, ...],
     images: dict[str, Path],
     strangers: list[str],
+    bad: dict[str, InputError],
     ending: str = "",
 ) -> dict[str, Path]:
-    """Files of one folder by the image they belong to; the rest goes to ``strangers``."""
+    """Files of one folder by the image they belong to; the rest goes to ``strangers``, rivals to ``bad``."""
     folder, result = root / part, dict[str, Path]()
     for path in sorted(_visible(folder)) if folder.is_dir() else []:
         stem = path.stem.removesuffix(ending)
@@ -226,13 +241,18 @@ def _index(
             continue
         if stem in result:
             found = f"both {result[stem].name} and {path.name}"
-            raise InputError(folder, stem, found, "Keep one file for each image.")
+            bad.setdefault(stem, InputError(folder, stem, found, "Keep one file for each image."))
+            continue
         result[stem] = path
     return result
 
 
 def _read_keypoints(
-    root: Path, keypoint_format: str | None, images: dict[str, Path], strangers: list[str]
+    root: Path,
+    keypoint_format: str | None,
+    images: dict[str, Path],
+    strangers: list[str],
+    bad: dict[str, InputError],
 ) -> tuple[str | None, dict[str, list[KeypointPerson]]]:
     """Settle the format, and read keypoints.json if that is what the scene has."""
     if keypoint_format is not None:
@@ -252,8 +272,10 @@ def _read_keypoints(
     def match_image(image: int | str) -> str | None:
         return by_number.get(image) if isinstance(image, int) else _match_name(image, images)
 
-    people, unknown = keypoints.read_coco(one, keypoint_format, match_image)
-    if unknown and not people:
+    people, unknown, unusable = keypoints.read_coco(one, keypoint_format, match_image)
+    for name, error in unusable.items():
+        bad.setdefault(name, error)
+    if unknown and not (people or unusable):
         fix = suggest(unknown[0], images, "An image id is the number that its file name ends with.")
         raise InputError(one, "image_id", f"none of its images is in images/ (first: {unknown[0]})", fix)
     strangers += [f"keypoints.json: {image}" for image in unknown]
@@ -280,13 +302,19 @@ def _rows_by_image(
 
 
 def _file_under(
-    path: Path, key: str, entry: Any, images: dict[str, Path], entries: dict[str, Any], strangers: list[str]
+    path: Path,
+    key: str,
+    entry: Any,
+    images: dict[str, Path],
+    entries: dict[str, Any],
+    strangers: list[str],
+    bad: dict[str, InputError],
 ) -> None:
     stem = _match_name(key, images)
     if stem is None:
         strangers.append(f"{path.name}: {key}")
     elif stem in entries:
-        raise InputError(path, key, f"a second entry for the image {stem}", "Keep one.")
+        bad.setdefault(stem, InputError(path, key, f"a second entry for the image {stem}", "Keep one."))
     else:
         entries[stem] = entry
 

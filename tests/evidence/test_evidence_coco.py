@@ -23,9 +23,10 @@ def test_written_people_are_read_again(tmp_path: Path) -> None:
     confidence[KEYPOINTS.index("left_knee")] = 0
     xy[confidence == 0] = 0
     write_people(tmp_path / "k.json", {"a.jpg": [KeypointPerson(xy, confidence)], "a2.jpg": []})
-    people, strangers = read_coco(tmp_path / "k.json", "coco17", match)
+    people, strangers, bad = read_coco(tmp_path / "k.json", "coco17", match)
     (found,) = people["a"]
     assert not strangers
+    assert not bad
     for name in (*COCO17, *FEET):
         k = KEYPOINTS.index(name)
         np.testing.assert_allclose(found.xy[k], xy[k], atol=1e-3)
@@ -36,7 +37,7 @@ def test_a_person_without_feet_has_none_when_read_again(tmp_path: Path) -> None:
     confidence = np.array([0.5 if name in COCO17 else 0.0 for name in KEYPOINTS])
     xy = np.where(confidence[:, None] > 0, 7.0, 0.0) + np.zeros((1, 2))
     write_people(tmp_path / "k.json", {"a.jpg": [KeypointPerson(xy, confidence)]})
-    people, _ = read_coco(tmp_path / "k.json", "coco17", match)
+    people, _, _ = read_coco(tmp_path / "k.json", "coco17", match)
     assert not people["a"][0].found[[KEYPOINTS.index(name) for name in FEET]].any()
 
 

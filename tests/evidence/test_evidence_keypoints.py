@@ -141,8 +141,8 @@ def match_a(image: int | str) -> str | None:
 
 
 def test_coco_annotations(tmp_path):
-    people, unknown = kp.read_coco(write_json(tmp_path / "k.json", ANNOTATIONS), "coco17", match_a)
-    assert unknown == ["other.jpg"]
+    people, unknown, bad = kp.read_coco(write_json(tmp_path / "k.json", ANNOTATIONS), "coco17", match_a)
+    assert (unknown, bad) == (["other.jpg"], {})
     assert list(people) == ["a"]
     (person,) = people["a"]  # the crowd, the dog and the unlabelled person are left out
     assert person.xy[0].tolist() == [10, 20]
@@ -166,8 +166,8 @@ def test_wholebody_feet_are_read_where_valid(tmp_path):
 def test_coco_results_keep_scores(tmp_path):
     points = flat_points("coco17")
     entries = [{"image_id": 7, "category_id": 1, "keypoints": points, "score": 3.2}]
-    people, unknown = kp.read_coco(write_json(tmp_path / "k.json", entries), "coco17", match_a)
-    assert unknown == []
+    people, unknown, bad = kp.read_coco(write_json(tmp_path / "k.json", entries), "coco17", match_a)
+    assert (unknown, bad) == ([], {})
     assert people["a"][0].confidence[4] == pytest.approx(0.54)
 
 
@@ -190,6 +190,20 @@ def entry(**changes: object) -> dict[str, object]:
         ),
         ([entry(image_id=None)], "[0].image_id", "None", "id"),
         ([3], "[0]", "a int", "object"),
+    ],
+)
+def test_bad_coco_files_are_explained(tmp_path, content, field, found, fix):
+    path = write_json(tmp_path / "keypoints.json", content)
+    with pytest.raises(InputError) as error:
+        kp.read_coco(path, "coco17", match_a)
+    assert (error.value.source, error.value.field) == (str(path), field)
+    assert found in error.value.found
+    assert fix in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "found", "fix"),
+    [
         ([entry(), entry(keypoints=[1, 2, 1])], "[1].keypoints", "3 numbers, but 17 points", "format"),
         ([entry(keypoints=None)], "[0].keypoints", "missing", "confidence"),
         (
@@ -201,13 +215,12 @@ def entry(**changes: object) -> dict[str, object]:
         ([entry(foot_kpts=[1, 2])], "[0].foot_kpts", "2 numbers, but 6 points", "format"),
     ],
 )
-def test_bad_coco_files_are_explained(tmp_path, content, field, found, fix):
+def test_bad_coco_entries_are_errors_of_their_image(tmp_path, content, field, found, fix):
     path = write_json(tmp_path / "keypoints.json", content)
-    with pytest.raises(InputError) as error:
-        kp.read_coco(path, "coco17", match_a)
-    assert (error.value.source, error.value.field) == (str(path), field)
-    assert found in error.value.found
-    assert fix in error.value.fix
+    error = kp.read_coco(path, "coco17", match_a)[2]["a"]
+    assert (error.source, error.field) == (str(path), field)
+    assert found in error.found
+    assert fix in error.fix
 
 
 # --- noise --------------------------------------------------------------------------------------

@@ -211,10 +211,8 @@ def camera_twice(root):
         (no_image_left, "images", "no jpg or png", "photographs"),
         (same_stem, "b", "2 files are named b", "Rename"),
         (both_keypoint_sources, "keypoints", "both keypoints.json and", "Keep the one"),
-        (two_depths, "a", "both a.npz and a.png", "Keep one"),
         (unknown_images, "imgname", "'aa.jpg'", "Did you mean 'a.jpg'?"),
         (unknown_coco_images, "image_id", "first: 3", "number"),
-        (camera_twice, "a.jpg", "second entry", "Keep one"),
     ],
 )
 def test_bad_scenes_are_explained(scene, spoil, field, found, fix):
@@ -225,6 +223,32 @@ def test_bad_scenes_are_explained(scene, spoil, field, found, fix):
     assert error.value.field == field
     assert found in error.value.found
     assert fix in error.value.fix
+
+
+def bad_coco_entry(root):
+    shutil.rmtree(root / "keypoints")
+    points = flat_points("body25")
+    people = {"b.png": points, "a.jpg": [*points[:-1], np.nan]}
+    entries = [{"image_id": name, "keypoints": values} for name, values in people.items()]
+    write_json(root / "keypoints.json", entries)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "source", "field", "found"),
+    [
+        (bad_coco_entry, "keypoints.json", "[1].keypoints", "point 24 is"),
+        (two_depths, "depth", "a", "both a.npz and a.png"),
+        (camera_twice, "cameras.json", "a.jpg", "second entry"),
+    ],
+)
+def test_what_is_wrong_with_one_image_stops_it_alone(scene, spoil, source, field, found):
+    spoil(scene)
+    whole = read_scene(scene, "body25")
+    assert whole.read("b").size == (WIDTH, HEIGHT)
+    with pytest.raises(InputError) as error:
+        whole.read("a")
+    assert (error.value.source, error.value.field) == (str(scene / source), field)
+    assert found in error.value.found
 
 
 def test_openpose_files_need_their_format_named(scene):

@@ -68,7 +68,13 @@ def keypoints_from_file(path: Path, match: Match) -> dict[str, list[KeypointPers
     values = first.get("keypoints") if isinstance(first, dict) else None
     other_points = isinstance(values, list) and len(values) // 3 in POINT_SETS and len(values) != 51
     # AlphaPose's COCO-17 file is a COCO results file with file names for ids; only its other sets differ.
-    people, strangers = read_alphapose(path, match) if other_points else read_coco(path, "coco17", match)
+    if other_points:
+        people, strangers = read_alphapose(path, match)
+    else:
+        people, strangers, bad = read_coco(path, "coco17", match)
+        if bad:
+            # Known before the networks run: not left for the fit to say hours later.
+            raise next(iter(bad.values()))
     return _not_strangers(path, people, strangers)
 
 
