@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from depthfit.evaluation.errors import Scoring
+from depthfit.evaluation.protocol import protocol
 from depthfit.evaluation.published import published
 from depthfit.evaluation.score import Scores, score_tables
 from depthfit.joints import KEYPOINTS
@@ -151,6 +152,28 @@ def test_the_page_shows_the_worst_20_first(folder):
     page.feed(text)
     assert len(page.images) == 11
     assert all((folder / source).is_file() for source in page.images)
+
+
+def test_where_no_joints_are_known_the_page_goes_by_reprojection(tables, tmp_path):
+    """COCO: person k is k px off after the fit and 10 px before."""
+    fits, truth = tables
+    rng = np.random.default_rng(1)
+    xy = rng.uniform(0, 100, (PEOPLE, 27, 2))
+    off = np.stack([np.arange(PEOPLE), np.zeros(PEOPLE)], 1)[:, None]
+    flat = {
+        **truth, "joints": np.full((PEOPLE, 24, 3), np.nan), "focal": np.full(PEOPLE, np.nan),
+        "keypoints_2d": xy, "keypoints_visible": np.ones((PEOPLE, 27)),
+    }  # fmt: skip
+    size = np.ptp(xy, axis=1).max(1)
+    seen = {**fits, "keypoints_2d": xy + off, "initial_keypoints_2d": xy + np.array([10.0, 0.0])}
+    scores = score_tables(seen, flat, Scoring(protocol("image2d")), "x")
+    text = (score_report.write_report(tmp_path, scores, STAMP, lambda name: None) / "worst.html").read_text()
+    worst, grown = text.split("<h2>Made worse by most</h2>")
+    order = np.argsort(-np.arange(PEOPLE) / size)[:20]
+    places = [worst.index(f"<figcaption>image_{k:02d}.png #1: reprojection ") for k in order]
+    assert places == sorted(places)
+    assert f"{100 * 10 / size[order[0]]:.1f} -> {100 * order[0] / size[order[0]]:.1f} % of size" in worst
+    assert grown.count("<figure>") == 19  # 11 px and more
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("matplotlib"), reason="matplotlib is not installed")
