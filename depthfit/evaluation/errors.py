@@ -29,7 +29,7 @@ Columns = dict[str, np.ndarray]
 CHUNK = 128
 """People posed at a time: 0.1 GiB of vertices."""
 VISIBLE = 0.5
-"""Least confidence of a labelled keypoint that counts, as HMR2.0 has it."""
+"""Labelled keypoints count above this confidence, as HMR2.0 has it."""
 MM_PER_M = 1000.0
 PREFIXES = ("", "initial_")
 """Of the columns of the fit and of the prediction."""
@@ -133,11 +133,11 @@ def camera_errors(fits: Table, truth: Table, prefix: str) -> Columns:
 def image_points(truth: Table) -> tuple[NDArray, NDArray]:
     """True 2D keypoints (N, K, 2) px and which of them count (N, K): labelled ones, else projected ones."""
     if "keypoints_2d" in truth:
-        return truth["keypoints_2d"], truth["keypoints_visible"] >= VISIBLE
+        return truth["keypoints_2d"], truth["keypoints_visible"] > VISIBLE
     points = truth["keypoints_3d"] @ truth["K"].transpose(0, 2, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         xy = points[..., :2] / points[..., 2:]
-    return xy, np.isfinite(xy).all(-1)
+    return xy, np.isfinite(xy).all(-1) & (points[..., 2] > 0)
 
 
 def keypoint_errors(fits: Table, truth: Table, prefix: str) -> Columns:

@@ -138,9 +138,9 @@ def reprojection_error(predicted: ArrayLike, truth: ArrayLike) -> Array:
     return np.linalg.norm(a - b, axis=-1).mean(-1) / size
 
 
-def share_worse(refined: ArrayLike, initial: ArrayLike, tolerance: float = 1e-3) -> float:
-    """Share of people whose error grew. ``tolerance`` is in the errors' unit: a refused fit, which keeps
-    the prediction, is not worse by the rounding of float32 metres (0.0005 mm at 5 m)."""
+def share_worse(refined: ArrayLike, initial: ArrayLike, tolerance: float) -> float:
+    """Share of people whose error grew by more than ``tolerance``, in the errors' unit: a refused fit, which
+    keeps the prediction, is not worse by rounding."""
     a, b = _points(refined, initial)
     return float((a > b + tolerance).mean())
 
@@ -228,11 +228,12 @@ class PairedDifference:
 
 
 def paired_difference(
-    refined: ArrayLike, initial: ArrayLike, groups: ArrayLike | None = None, seed: int = 0
+    refined: ArrayLike, initial: ArrayLike, tolerance: float, groups: ArrayLike | None = None, seed: int = 0
 ) -> PairedDifference:
     """Compare two errors (N,) of the same people.
 
     Args:
+        tolerance: Of :func:`share_worse`.
         groups: (N,) label of each person's image or video, as in :func:`bootstrap_interval`.
 
     Raises:
@@ -243,4 +244,4 @@ def paired_difference(
         raise ValueError("there is nobody to compare")
     change = a - b
     low, high = bootstrap_interval(change, groups, seed=seed)
-    return PairedDifference(float(change.mean()), low, high, share_worse(a, b))
+    return PairedDifference(float(change.mean()), low, high, share_worse(a, b, tolerance))

@@ -27,6 +27,10 @@ own camera."""
 SHARES = (*PCK, "iou", "own_iou")
 """Columns of which more is better; also with ``initial_...``."""
 MEASURES = (*ERRORS, *SHARES)
+TOLERANCE = {"mm": 1e-3, "percent": 1e-4}
+"""By a column's unit: errors that differ by less are equal. float32 has 0.0005 mm at 5 m."""
+RELATIVE_TOLERANCE = 1e-6
+"""Of columns that are shares of something or logarithms."""
 LABELS = ("imgname", "person", "status", "accepted")
 LEVELS = (0.68, 0.95)
 NOT_BY_PERSON = ("keypoint_names", "faces")
@@ -171,9 +175,10 @@ def _differences(columns: Table, groups: NDArray) -> dict[str, dict[str, float]]
         known = np.isfinite(refined) & np.isfinite(initial)
         if known.any():
             a, b = refined[known], initial[known]
-            difference = metrics.paired_difference(a, b, groups[known])
+            tolerance = TOLERANCE.get(name.rpartition("_")[2], RELATIVE_TOLERANCE)
+            difference = metrics.paired_difference(a, b, tolerance, groups[known])
             if name in SHARES:  # more is better: worse are those who lost
-                difference = dataclasses.replace(difference, worse=metrics.share_worse(-a, -b))
+                difference = dataclasses.replace(difference, worse=metrics.share_worse(-a, -b, tolerance))
             out[name] = dataclasses.asdict(difference)
     return out
 

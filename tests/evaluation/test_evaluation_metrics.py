@@ -83,7 +83,8 @@ def test_reprojection_is_in_person_sizes():
 
 
 def test_share_worse_forgives_ties():
-    assert metrics.share_worse([1.0, 2.0, 3.0, 5.0], [1.0, 1.0, 4.0, 4.0]) == 0.5
+    assert metrics.share_worse([1.0, 2.0, 3.0, 5.0], [1.0, 1.0, 4.0, 4.0], 1e-3) == 0.5
+    assert metrics.share_worse([1.0, 2.0, 3.0, 5.0], [1.0, 1.0, 4.0, 4.0], 1.0) == 0
 
 
 def test_coverage_of_honest_and_of_too_narrow_intervals():
@@ -155,7 +156,7 @@ def test_one_group_has_no_interval():
     assert np.isnan(
         metrics.bootstrap_interval(values, np.zeros(50), statistic=lambda v: float(np.max(v)))
     ).all()
-    found = metrics.paired_difference(values, values + 1, np.zeros(50))
+    found = metrics.paired_difference(values, values + 1, 1e-3, np.zeros(50))
     assert found.mean == pytest.approx(-1)
     assert np.isnan([found.low, found.high]).all()
 
@@ -165,11 +166,11 @@ def test_paired_difference_sees_what_two_intervals_do_not():
     rng = np.random.default_rng(12)
     initial = rng.normal(80, 30, 200)
     refined = initial - 2 + rng.normal(0, 1, 200)
-    found = metrics.paired_difference(refined, initial)
+    found = metrics.paired_difference(refined, initial, 1e-3)
     assert found.low < found.mean < found.high < 0
     assert found.mean == pytest.approx((refined - initial).mean())
     assert found.worse == pytest.approx((refined > initial).mean())
     theirs = stats.ttest_rel(refined, initial).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.04)
     with pytest.raises(ValueError, match="nobody"):
-        metrics.paired_difference([], [])
+        metrics.paired_difference([], [], 1e-3)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from depthfit.errors import InputError
+from depthfit.evaluation.errors import image_points
 from depthfit.evaluation.score import score
 
 
@@ -86,6 +87,43 @@ def test_worse_people_are_counted(tmp_path, tables):
     fits["joints"], fits["initial_joints"] = fits["initial_joints"], fits["joints"].copy()
     fits["initial_joints"][:2] = fits["joints"][:2]
     assert _score(tmp_path, fits, truth).summary["worse"] == pytest.approx(4 / 6)
+
+
+def test_worse_is_told_in_each_column_s_unit(tmp_path, tables):
+    """Half a thousandth of the person's size is 0.3 px of 600: worse, while 0.0005 mm is rounding."""
+    fits, truth = tables
+    points = fits["keypoints_2d"]
+    size = np.ptp(points, axis=1).max(1)[:, None]
+    fits["initial_keypoints_2d"] = points.copy()
+    fits["keypoints_2d"] = points.copy()
+    fits["keypoints_2d"][:3, :, 0] += 5e-4 * size[:3]
+    fits["joints"] = fits["initial_joints"] + np.eye(24)[1][:, None] * [0, 0, 24 * 5e-7]
+    worse = {n: c["worse"] for n, c in _score(tmp_path, fits, truth).summary["difference"].items()}
+    assert worse["reprojection"] == 0.5
+    assert worse["mpjpe_mm"] == 0
+
+
+def test_a_point_behind_the_camera_is_not_in_the_image(tmp_path, tables):
+    """Its projection is far off on the other side: it would count as missed and make the person huge."""
+    fits, truth = tables
+    fits["initial_keypoints_2d"] = fits["keypoints_2d"] + 3
+    before = _score(tmp_path, fits, truth).rows[0]
+    behind = {**truth, "keypoints_3d": np.append(truth["keypoints_3d"], np.full((6, 1, 3), [2, 2, -0.5]), 1)}
+    behind["keypoint_names"] = np.append(truth["keypoint_names"], "left_wrist")
+    fits["keypoint_names"] = np.append(fits["keypoint_names"], "left_wrist")
+    for name in ("keypoints_2d", "initial_keypoints_2d"):
+        fits[name] = np.append(fits[name], np.zeros((6, 1, 2)), 1)
+    after = _score(tmp_path, fits, behind).rows[0]
+    assert before["initial_reprojection"] > 0
+    for name in ("reprojection", "initial_reprojection", "pck_box_005", "initial_pck_box_005"):
+        assert after[name] == pytest.approx(before[name], abs=1e-12)
+
+
+def test_labelled_points_count_above_one_half(tables):
+    """As in HMR2.0: a confidence of one half itself does not."""
+    _, truth = tables
+    held = {"keypoints_2d": np.zeros((1, 3, 2)), "keypoints_visible": np.array([[0.49, 0.5, 0.51]])}
+    assert image_points({**truth, **held})[1].tolist() == [[False, False, True]]
 
 
 @pytest.mark.parametrize("field", ["joints", "initial_focal"])
