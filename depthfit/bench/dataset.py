@@ -19,12 +19,12 @@ from baselines import REGRESSORS
 from baselines.hmr.release import find_files
 from depthfit.atomic import atomic_path
 from depthfit.bench.scoring import RegressorFiles, build_scoring, mask_reader, true_masks
-from depthfit.datasets import DETECTIONS_ARE_LABELS, PROTOCOLS, DatasetSource, open_dataset
+from depthfit.datasets import DETECTIONS_ARE_LABELS, PROTOCOLS, SPLITS, DatasetSource, open_dataset
 from depthfit.datasets.labels import Reader
 from depthfit.datasets.write import KEYPOINT_FORMAT, SceneOptions, is_written, write_scene
 from depthfit.errors import InputError, check_choice
 from depthfit.evaluation.people import BodySet
-from depthfit.evaluation.published import published
+from depthfit.evaluation.published import PublishedRow, published
 from depthfit.evaluation.score import (
     FIT_FIELDS,
     NOT_BY_PERSON,
@@ -186,6 +186,24 @@ def _keypoints_text(name: str, keypoints: str) -> str:
     return f"2D from {keypoints}" + ("; reference of 2D errors = the fit's own 2D" if own else "")
 
 
+def _references(
+    name: str, protocol: str, config: DatasetConfig, failed: dict[str, str]
+) -> tuple[tuple[PublishedRow, ...], str]:
+    """Published rows to print beside these results, or why there are none although some were published."""
+    rows, part = published(name, protocol), []
+    if config.split not in (None, SPLITS.get(name)):
+        part.append(f"split={config.split}")
+    if config.every != 1:
+        part.append(f"every={config.every}")
+    if config.sequences:
+        part.append(f"sequences={','.join(config.sequences)}")
+    if failed:
+        part.append(f"{len(failed)} scenes left out")
+    if not rows or not part:
+        return rows, ""
+    return (), f"Not printed: they are of the whole test split, this is {', '.join(part)}."
+
+
 def _fit_config(config: DatasetConfig, scene: Path, out: Path) -> RunConfig:
     """The settings of one scene's fit, without those of the data set."""
     shared = {f.name: getattr(config, f.name) for f in fields(RunConfig)}
@@ -210,13 +228,13 @@ def _score(
     truth = stack([load_table(out / "scenes" / s / "ground_truth.npz", TRUTH_FIELDS) for s in scenes])
     where = {image.name: scene for scene in scenes for image in (out / "scenes" / scene / "images").iterdir()}
     masks = None if config.masks is None else _masks(Path(config.masks), ".", where)
-    own = (
-        _masks(Path(config.evidence), "masks", where) if config.iou and config.evidence is not None else None
-    )
+    own_masks = None
+    if config.iou and config.evidence is not None:
+        own_masks = _masks(Path(config.evidence), "masks", where)
     split = f" {config.split}" if config.split else ""
     scores, tables = {}, {}
     for protocol, scoring in scorings.items():
-        found = score_tables(fits, truth, replace(scoring, masks=masks, own_masks=own), out / "fits")
+        found = score_tables(fits, truth, replace(scoring, masks=masks, own_masks=own_masks), out / "fits")
         found.summary["failed"], found.summary["left_out"] = failed, left_out
         stamp = stamp_of(
             out / "fits" / scenes[0] / "fits.npz",
@@ -232,14 +250,16 @@ def _score(
             path = out / "fits" / where[image] / "overlays" / f"{Path(image).stem}.png"
             return path if path.is_file() else None
 
+        rows, remark = _references(name, protocol, config, failed)
         stamps = {s: replace(stamp, **fit_fields(out / "fits" / s / "fits.npz")) for s in scenes}
         folder = write_report(
             out / "eval" / protocol,
             found,
             stamp_of_all(list(stamps.values())),
             overlay,
-            published(name, protocol),
+            rows,
             {image: stamps[scene] for image, scene in where.items()},
+            remark,
         )
         scores[protocol], tables[protocol] = found, folder / "table.md"
     with atomic_path(out / "eval" / "summary.json") as temporary:

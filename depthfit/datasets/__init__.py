@@ -27,6 +27,8 @@ PROTOCOLS = {
     "coco": ("image2d",),
 }
 """Data sets, and the protocols in which their results are usually given."""
+SPLITS = {"3dpw": "test", "emdb": "emdb1"}
+"""The split that is read if none is named, and of which published figures are."""
 DETECTIONS_ARE_LABELS = ("3dpw-tokenhmr",)
 """Data sets whose 2D detections are all the 2D labels that they have."""
 
@@ -59,9 +61,9 @@ def open_dataset(source: DatasetSource, bodies: Bodies) -> Reader:
     name, root, every = source.name, source.root, source.every
     check_choice("command line", "data set", name, PROTOCOLS)
     if name == "3dpw":
-        return ThreeDPW(root, bodies, source.split or "test", every)
+        return ThreeDPW(root, bodies, source.split or SPLITS[name], every)
     if name == "emdb":
-        return EMDB(root, bodies, source.split or "emdb1", every)
+        return EMDB(root, bodies, source.split or SPLITS[name], every)
     if source.labels is None:
         raise InputError(
             "command line", "labels", "not given", f"{name} needs its file of labels: labels=..."

@@ -33,11 +33,13 @@ def write_report(
     overlay: Overlay,
     references: Sequence[PublishedRow] = (),
     own: Mapping[str, Stamp] | None = None,
+    remark: str = "",
 ) -> Path:
     """Write table.md, table.csv, scores.json, rows.csv, worst.html and plots/ into ``folder``.
 
     Args:
         own: The stamp of each image's fit, where the scores are of several; ``stamp`` is then all of theirs.
+        remark: Why there are no ``references``.
 
     Returns:
         The folder.
@@ -50,7 +52,7 @@ def write_report(
         "published": [asdict(row) for row in references],
     }
     texts = {
-        "table.md": markdown_report(scores, stamp, references),
+        "table.md": markdown_report(scores, stamp, references, remark),
         "table.csv": table_csv(scores, stamp, references),
         "rows.csv": rows_csv(scores, stamps, links),
         "worst.html": gallery_html(scores, stamp, links),

@@ -69,8 +69,10 @@ def stamp_of_all(stamps: Sequence[Stamp]) -> Stamp:
     return Stamp(**fields)
 
 
-def markdown_report(scores: Scores, stamp: Stamp, references: Sequence[PublishedRow]) -> str:
-    """The whole report: what was scored, the table, and published rows beside it."""
+def markdown_report(
+    scores: Scores, stamp: Stamp, references: Sequence[PublishedRow], remark: str = ""
+) -> str:
+    """The whole report: what was scored, the table, and published rows beside it, or why there are none."""
     summary = scores.summary
     lines = [
         f"# {stamp.dataset}, protocol {stamp.protocol}",
@@ -83,8 +85,9 @@ def markdown_report(scores: Scores, stamp: Stamp, references: Sequence[Published
         "",
         *_table(summary),
     ]
-    if references:
-        lines += ["", "## Beside published figures", "", *_reference_table(summary, stamp, references)]
+    if references or remark:
+        beside = _reference_table(summary, stamp, references) if references else [remark]
+        lines += ["", "## Beside published figures", "", *beside]
     return "\n".join(lines) + "\n"
 
 

@@ -13,7 +13,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from depthfit import __version__
-from depthfit.bench.dataset import DatasetConfig, run_dataset
+from depthfit.bench.dataset import DatasetConfig, _references, run_dataset
 from depthfit.bench.scoring import EvalConfig, run_eval
 from depthfit.body.export import export_smplx
 from depthfit.camera import regressor_focal
@@ -324,6 +324,25 @@ def _small(folder: Path) -> str:
     """A SMPL file of another mesh."""
     export_smplx(random_body(), folder / "SMPL_NEUTRAL.pkl")
     return str(folder / "SMPL_NEUTRAL.pkl")
+
+
+@pytest.mark.parametrize(
+    ("settings", "failed", "reason"),
+    [
+        (["split=test"], {}, None),
+        ([], {}, None),
+        (["split=train"], {}, "split=train"),
+        (["every=10", "sequences=[hall_00]"], {}, "every=10, sequences=hall_00"),
+        ([], {"hall_00": "broken"}, "1 scenes left out"),
+    ],
+)
+def test_published_figures_stand_beside_the_whole_test_split_alone(settings, failed, reason):
+    rows, remark = _references("3dpw", "tokenhmr14", load_config(settings, DatasetConfig), failed)
+    assert [row.method for row in rows][:2] == (["HMR2.0", "TokenHMR"] if reason is None else [])
+    assert remark == (
+        "" if reason is None else f"Not printed: they are of the whole test split, this is {reason}."
+    )
+    assert _references("coco", "image2d", load_config(["every=2"], DatasetConfig), {}) == ((), "")
 
 
 def test_one_saved_fit_is_scored_by_its_files(run, tmp_path, capsys, smpl_folder):  # noqa: F811

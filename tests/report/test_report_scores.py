@@ -92,9 +92,12 @@ def test_the_table_holds_the_means_their_difference_and_published_rows(folder):
 
 
 def test_a_table_of_one_video_has_no_intervals(one_video, tmp_path):
-    folder = score_report.write_report(tmp_path, one_video, STAMP, lambda name: None)
+    folder = score_report.write_report(
+        tmp_path, one_video, STAMP, lambda name: None, remark="Not printed: half of it."
+    )
     text = (folder / "table.md").read_text()
     assert "| MPJPE, mm | 29.0 | 15.5 | -13.5 | 3.3% |" in text
+    assert "## Beside published figures\n\nNot printed: half of it.\n" in text
     with (folder / "table.csv").open() as file:
         assert {(line["low"], line["high"]) for line in csv.DictReader(file)} == {("", "")}
     assert json.loads((folder / "scores.json").read_text())["summary"]["mpjpe_mm"]["low"] is None
