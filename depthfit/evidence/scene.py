@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterable
@@ -99,6 +101,28 @@ class Scene:
     def rows_of(self, name: str) -> np.ndarray:
         """Rows (N,) int of ``predictions`` that belong to an image; none without predictions."""
         return np.array(self._rows.get(name, []), dtype=np.int64)
+
+    def fingerprint(self, name: str) -> str:
+        """What tells whether an image's evidence is still the same: its files by size and time of change, its
+        entries and rows in files of several images by their contents. No image is opened.
+
+        Args:
+            name: As in ``names``.
+        """
+        digest = hashlib.sha256()
+        for path in (self.images[name], *(by[name] for by in self._files.values() if name in by)):
+            status = path.stat()
+            digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        for person in self._coco.get(name, []):
+            digest.update(person.xy.tobytes() + person.confidence.tobytes())
+        digest.update(json.dumps(self._cameras.get(name), sort_keys=True).encode())
+        if self.predictions is not None:
+            p, rows = self.predictions, self.rows_of(name)
+            # Token probabilities are left out: they are read row by row, and come with the rest.
+            parts = (p.person, p.box_center, p.box_size, p.pred_cam, p.root, p.pose, p.betas)
+            for part in parts:
+                digest.update(np.ascontiguousarray(part[rows]).tobytes())
+        return digest.hexdigest()
 
     def read(self, name: str) -> ImageEvidence:
         """One image's evidence.

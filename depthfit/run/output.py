@@ -19,7 +19,9 @@ from depthfit.tokens.vqvae import NUM_TOKENS
 
 COST_TERMS = ("keypoints", "depth", "contour", "pose_prior", "population", "other_priors")
 VERSION = "depthfit_version"
-SHARED = ("keypoint_names", "faces")
+EVIDENCE = "evidence"
+"""In an image's part: the fingerprint of the evidence that its rows were made from."""
+SHARED = ("keypoint_names", "faces", EVIDENCE)
 """Fields of fits.npz that are not one row a person."""
 
 
@@ -118,6 +120,12 @@ def versions_of(path: Path) -> set[str]:
         if "imgname" not in data.files:
             return set()
         return set(data[VERSION].tolist()) if VERSION in data.files else {"unknown"}
+
+
+def evidence_of(path: Path) -> str | None:
+    """Fingerprint of the evidence behind an image's part; none in files of many images."""
+    with np.load(path, allow_pickle=False) as data:
+        return str(data[EVIDENCE]) if EVIDENCE in data.files else None
 
 
 def _body_fields(prefix: str, body: BodyResult) -> dict[str, Any]:

@@ -41,7 +41,17 @@ from depthfit.run.ahead import batches_ahead
 from depthfit.run.config import RunConfig
 from depthfit.run.device import choose_device, cores_here
 from depthfit.run.halving import HalvingFitter
-from depthfit.run.output import VERSION, fit_of_row, person_row, read_rows, unfitted, versions_of, write_rows
+from depthfit.run.output import (
+    EVIDENCE,
+    VERSION,
+    evidence_of,
+    fit_of_row,
+    person_row,
+    read_rows,
+    unfitted,
+    versions_of,
+    write_rows,
+)
 from depthfit.run.pictures import overlay_job, overlay_path, write_meshes
 from depthfit.run.predictions import PREDICTIONS, check_tokenizer, scene_with_predictions
 from depthfit.tokens.load import load_tokenizer
@@ -142,6 +152,10 @@ class _SceneRun:
 
     def run(self) -> RunSummary:
         names = list(self.scene.names)
+        stale = [] if self.config.overwrite else [n for n in names if self._is_stale(n)]
+        for name in stale:
+            _log.warning("%s: its evidence changed since it was fitted; it is fitted again", name)
+            self._part(name).unlink()
         todo = [n for n in names if self.config.overwrite or not self._part(n).is_file()]
         undrawn = [n for n in names if n not in set(todo) and self._lacks_overlay(n)]
         self.out.mkdir(parents=True, exist_ok=True)
@@ -198,6 +212,11 @@ class _SceneRun:
 
     def _part(self, name: str) -> Path:
         return self.out / "parts" / f"{name}.npz"
+
+    def _is_stale(self, name: str) -> bool:
+        """Whether an image's results were made from other evidence than the scene holds."""
+        part = self._part(name)
+        return part.is_file() and evidence_of(part) != self.scene.fingerprint(name)
 
     def _lacks_overlay(self, name: str) -> bool:
         """Whether a run was stopped between an image's results and its picture."""
@@ -284,7 +303,8 @@ class _SceneRun:
         if self.config.output.mesh:
             write_meshes(self.out, job.evidence.name, self.fitter, job.predictions, fits)
         # Last, for this file is what says that the image is fitted.
-        write_rows(self._part(job.evidence.name), rows, {})
+        fingerprint = np.array(self.scene.fingerprint(job.evidence.name))
+        write_rows(self._part(job.evidence.name), rows, {EVIDENCE: fingerprint})
         return fits
 
     def _draw(self, job: _Job, fits: list[PersonFit], drawers: Drawers, advance: Callable[[], None]) -> None:
