@@ -6,7 +6,7 @@ All pixels are those of the upright image; (0, 0) is the centre of its top-left 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,11 @@ box of the keypoints, which lacks the top of the head, the toes and the hands.""
 SLIMMEST = 0.4
 """Square root of a person's area per length of the longer side of that box, at least: a person seen from
 the side, or lying along the image's rows, has a box that is far too thin."""
+BEYOND_IMAGE = 0.5
+"""A person's box ends so far outside the image, in sides of the image: there is nothing to see farther out,
+and one stray point would stretch the box until the person is a speck in it."""
+FARTHEST = 3.0
+"""A point farther outside the image than this, in its longer sides, is no point of a person in it."""
 
 _INDEX = {name: i for i, name in enumerate(KEYPOINTS)}
 _SIGMA = np.array([OKS_SIGMA[name] for name in KEYPOINTS])
@@ -41,10 +46,12 @@ class KeypointPerson:
     Attributes:
         xy: (K, 2) px, zeros where missing.
         confidence: (K,) in [0, 1]; 0 = missing.
+        field: Where in their file the points stand; empty for those of no file.
     """
 
     xy: np.ndarray
     confidence: np.ndarray
+    field: str = ""
 
     @property
     def found(self) -> np.ndarray:
@@ -56,11 +63,17 @@ class KeypointPerson:
         kept = self.confidence >= least
         if not kept.any():
             return self
-        return KeypointPerson(self.xy * kept[:, None], self.confidence * kept)
+        return replace(self, xy=self.xy * kept[:, None], confidence=self.confidence * kept)
 
-    def box(self) -> np.ndarray:
-        """(4,) px, x0, y0, x1, y1 of the found points."""
+    def box(self, image: tuple[int, int] | None = None) -> np.ndarray:
+        """(4,) px, x0, y0, x1, y1 of the found points.
+
+        With ``image``, its (width, height) px, the box ends ``BEYOND_IMAGE`` outside of it.
+        """
         points = self.xy[self.found]
+        if image is not None:
+            beyond = BEYOND_IMAGE * np.array(image)
+            points = points.clip(-beyond, image + beyond)
         return np.concatenate([points.min(0), points.max(0)])
 
 
@@ -95,7 +108,7 @@ def read_openpose(path: Path, keypoint_format: str) -> list[KeypointPerson]:
         values = person.get("pose_keypoints_2d") if isinstance(person, dict) else None
         triples = check_triples(path, field, values, len(names), keypoint_format)
         _check_pixels(path, field, triples)
-        result.append(keypoint_person(names, triples))
+        result.append(keypoint_person(names, triples, field))
     return [person for person in result if person.found.any()]
 
 
@@ -136,7 +149,10 @@ def read_coco(
 
 
 def keypoint_sigma_px(
-    person: KeypointPerson, area_px: float | None = None, noise_factor: float = NOISE_FACTOR
+    person: KeypointPerson,
+    area_px: float | None = None,
+    noise_factor: float = NOISE_FACTOR,
+    image: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Standard deviation (K,) px of each keypoint; infinite where the point is missing.
 
@@ -148,9 +164,10 @@ def keypoint_sigma_px(
         area_px: The person's area in the image, from a mask. Without it, the keypoints' box tells:
             see ``AREA_PER_BOX`` and ``SLIMMEST``.
         noise_factor: The detector's error in units of COCO's annotation spread.
+        image: (width, height) px of the image, where it should bound the box.
     """
     if area_px is None:
-        x0, y0, x1, y1 = person.box()
+        x0, y0, x1, y1 = person.box(image)
         width, height = x1 - x0, y1 - y0
         # One point alone has no extent; a person is no smaller than a pixel.
         area_px = max(AREA_PER_BOX * width * height, (SLIMMEST * max(width, height)) ** 2, 1.0)
@@ -158,7 +175,7 @@ def keypoint_sigma_px(
     return np.where(person.found, sigma / np.where(person.found, person.confidence, 1.0), np.inf)
 
 
-def keypoint_person(names: Sequence[str], triples: np.ndarray) -> KeypointPerson:
+def keypoint_person(names: Sequence[str], triples: np.ndarray, field: str = "") -> KeypointPerson:
     """A person from (len(names), 3) triples of x, y px and confidence of the points ``names``.
 
     Points that are not in ``names`` are missing. Scores above 1 (pose NMS sums) count as 1.
@@ -169,7 +186,23 @@ def keypoint_person(names: Sequence[str], triples: np.ndarray) -> KeypointPerson
     xy = np.zeros((len(KEYPOINTS), 2))
     xy[index] = triples[:, :2]
     xy[confidence == 0] = 0
-    return KeypointPerson(xy, confidence)
+    return KeypointPerson(xy, confidence, field)
+
+
+def check_reach(path: Path, people: Sequence[KeypointPerson], image: tuple[int, int]) -> None:
+    """Refuse points that lie far outside an image of (width, height) px.
+
+    Raises:
+        InputError: Names the first point of them.
+    """
+    reach = FARTHEST * max(image)
+    for person in people:
+        far = person.found & ((person.xy < -reach) | (person.xy > image + np.array(reach))).any(-1)
+        if far.any():
+            k = int(far.argmax())
+            x, y = person.xy[k].tolist()
+            found = f"{KEYPOINTS[k]} at ({x:g}, {y:g}), in an image of {image[0]} x {image[1]} px"
+            raise InputError(path, person.field, found, _SCENE_RULE)
 
 
 def check_triples(path: Path, field: str, values: Any, points: int, keypoint_format: str) -> np.ndarray:
@@ -221,4 +254,4 @@ def _coco_person(
             raise InputError(path, where, f"a visibility of {odd:g}", fix)
         triples = triples.copy()
         triples[:, 2] = np.select([flags == 0, flags == 1], [0.0, OCCLUDED_CONFIDENCE], 1.0)
-    return keypoint_person(names, triples)
+    return keypoint_person(names, triples, where)

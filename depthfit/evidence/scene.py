@@ -152,6 +152,7 @@ class Scene:
         if "keypoints" in files:
             assert self.keypoint_format is not None
             people = keypoints.read_openpose(files["keypoints"], self.keypoint_format)
+        keypoints.check_reach(files.get("keypoints", self.root / "keypoints.json"), people, size)
         rows, predictions = self.rows_of(stem), None
         if self.predictions is not None:
             for row in rows.tolist():

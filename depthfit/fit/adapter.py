@@ -213,7 +213,7 @@ def _person(
 ) -> PersonInput:
     assert prediction.detection is not None
     detection = prediction.detection.trusted(config.keypoints.min_confidence)
-    box, area, label = detection.box(), None, None
+    box, area, label = detection.box(maps.size), None, None
     if labels is not None and person_area(labels, prediction.person) > 0:
         label = prediction.person
         rows, columns = np.nonzero(labels == label)
@@ -227,7 +227,7 @@ def _person(
         transl=prediction.transl,
         focal=prediction.focal,
         keypoints=torch.from_numpy(detection.xy).float(),
-        keypoint_sigma=_floats(keypoint_sigma_px(detection, area, config.keypoints.noise_factor)),
+        keypoint_sigma=_floats(keypoint_sigma_px(detection, area, config.keypoints.noise_factor, maps.size)),
         box=torch.from_numpy(box).float(),
         token_probabilities=prediction.token_probabilities,
         label=label,
@@ -251,20 +251,21 @@ def _outline(
         points, normals = contour.points[contour.valid], contour.normals[contour.valid]
         return OutlineInput(_floats(points), _floats(normals), closed=True) if len(points) else None
     if source in ("auto", "depth") and depth is not None:
-        return _edge_outline(detection, depth, maps.edges, config.contour.points)
+        return _edge_outline(detection, depth, maps, config.contour.points)
     return None
 
 
 def _edge_outline(
-    detection: KeypointPerson, depth: DepthMap, edges: DepthEdges, count: int
+    detection: KeypointPerson, depth: DepthMap, maps: EvidenceMaps, count: int
 ) -> OutlineInput | None:
     """Depth edges around a person whose nearer side is at the person's distance."""
+    edges = maps.edges
     points = depth.to_image(edges.points)
     at_points = depth.sample(detection.xy[detection.found])
     if not (at_points > 0).any() or not len(points):
         return None
     middle = np.median(np.log(at_points[at_points > 0]))
-    x0, y0, x1, y1 = detection.box()
+    x0, y0, x1, y1 = detection.box(maps.size)
     margin = EDGE_BOX_MARGIN * max(x1 - x0, y1 - y0)
     low, high = np.array([x0 - margin, y0 - margin]), np.array([x1 + margin, y1 + margin])
     near = depth.sample(points - EDGE_INSIDE_PX * edges.normals / depth.scale)

@@ -225,6 +225,20 @@ def test_bad_scenes_are_explained(scene, spoil, field, found, fix):
     assert fix in error.value.fix
 
 
+def far_point(root):
+    points = flat_points("body25")
+    points[3] = 4 * WIDTH + 9.0
+    people = [{"pose_keypoints_2d": [0.0] * 75}, {"pose_keypoints_2d": points}]
+    write_json(root / "keypoints" / "a_keypoints.json", {"people": people})
+
+
+def far_coco_point(root):
+    shutil.rmtree(root / "keypoints")
+    points = flat_points("coco17")
+    points[1] = -1e30
+    write_json(root / "keypoints.json", [{"image_id": "a.jpg", "keypoints": points}])
+
+
 def bad_coco_entry(root):
     shutil.rmtree(root / "keypoints")
     points = flat_points("body25")
@@ -236,6 +250,8 @@ def bad_coco_entry(root):
 @pytest.mark.parametrize(
     ("spoil", "source", "field", "found"),
     [
+        (far_point, "keypoints/a_keypoints.json", "people[1].pose_keypoints_2d", "neck at (265, 7)"),
+        (far_coco_point, "keypoints.json", "[0].keypoints", "nose at (10, -1e+30)"),
         (bad_coco_entry, "keypoints.json", "[1].keypoints", "point 24 is"),
         (two_depths, "depth", "a", "both a.npz and a.png"),
         (camera_twice, "cameras.json", "a.jpg", "second entry"),
@@ -243,7 +259,7 @@ def bad_coco_entry(root):
 )
 def test_what_is_wrong_with_one_image_stops_it_alone(scene, spoil, source, field, found):
     spoil(scene)
-    whole = read_scene(scene, "body25")
+    whole = read_scene(scene, "coco17" if spoil is far_coco_point else "body25")
     assert whole.read("b").size == (WIDTH, HEIGHT)
     with pytest.raises(InputError) as error:
         whole.read("a")

@@ -17,6 +17,7 @@ from depthfit.evidence.keypoints import KeypointPerson
 from depthfit.evidence.scene import ImageEvidence
 from depthfit.fit import FitConfig, Fitter, adapter
 from depthfit.fit.adapter import EvidenceMaps, Prediction, image_input
+from depthfit.fit.inputs import PersonInput
 from tests.perception.capsules import FOCAL, HEIGHT, WIDTH, as_map, background, stand
 
 
@@ -184,3 +185,23 @@ def test_maps_of_an_image_are_made_once_for_all_that_ask(monkeypatch: pytest.Mon
     assert kept[0] is not None
     assert kept[1] is not None
     assert kept[0].sum() < kept[1].sum(), "each erosion has a mask of its own"
+
+
+def test_a_stray_point_stretches_nothing_beyond_half_an_image() -> None:
+    """People who are cut off have points outside the image; what is farther out than that says no size."""
+    evidence, _ = _evidence()
+    person = evidence.people[0]
+
+    def person_input(x: float) -> PersonInput:
+        xy = person.xy.copy()
+        xy[int(person.found.argmax())] = [x, HEIGHT / 2]
+        moved = replace(evidence, people=(replace(person, xy=xy),))
+        return image_input(moved, _predictions(moved.people), _config("depth")).people[0]
+
+    at_end, stray = person_input(1.5 * WIDTH), person_input(3 * WIDTH)
+    assert stray.box[2] == 1.5 * WIDTH
+    assert torch.equal(stray.box, at_end.box)
+    assert torch.equal(stray.keypoint_sigma, at_end.keypoint_sigma)
+    assert at_end.outline is not None
+    assert stray.outline is not None
+    assert torch.equal(stray.outline.xy, at_end.outline.xy)
