@@ -196,6 +196,11 @@ def rows_csv(scores: Scores, stamps: Sequence[Stamp], links: Sequence[str]) -> s
     return _csv(rows, list(rows[0]))
 
 
+def rows_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """CSV of rows, under every column that one of them has; what a row lacks is empty."""
+    return _csv(rows, list(dict.fromkeys(name for row in rows for name in row)))
+
+
 def _csv(rows: Sequence[Mapping[str, Any]], fields: list[str]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, lineterminator="\n", restval="")
