@@ -7,6 +7,7 @@ the learning rate falls, the codebook keeps learning, and a resumed run continue
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from depthfit.body.load import load_body
 from depthfit.errors import InputError
-from depthfit.tokens.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from depthfit.tokens.checkpoint import has_checkpoint, load_checkpoint, read_record, save_checkpoint
 from depthfit.tokens.dataset import Mixture, PoseBatches, load_mocap
 from depthfit.tokens.layers import before_compiling
 from depthfit.tokens.losses import LossWeights, PoseLoss, sample_body
@@ -29,6 +30,8 @@ from depthfit.tokens.vqvae import NUM_CODES, Tokenizer
 
 GREATEST_GRADIENT = 1.0
 """Norm to which the gradient is clipped: without normalisation layers single batches can kick."""
+NOT_LEARNED_FROM = ("output", "device", "compile", "max_minutes", "log_every", "save_every")
+"""Settings that a run may go on with changed: they change where, when and how fast, not what is learned."""
 
 
 @dataclass
@@ -184,15 +187,41 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint to the output folder."""
-        record = {"step": self.step, "config": dataclasses.asdict(self.config)}
+        record = {"step": self.step, "config": self._learned_from()}
         save_checkpoint(self.config.output, self.model, self.optimizer, record)
 
     def resume(self) -> bool:
-        """Continue from the output folder's checkpoint; false if there is none."""
-        if not has_checkpoint(self.config.output):
+        """Continue from the output folder's checkpoint; false if there is none.
+
+        Raises:
+            InputError: The checkpoint cannot be read, or was made with other settings or other motion.
+        """
+        folder = self.config.output
+        if not has_checkpoint(folder):
             return False
-        self.step = int(load_checkpoint(self.config.output, self.model, self.optimizer)["step"])
+        record = read_record(folder)
+        before, now = record.get("config"), self._learned_from()
+        if before != now:
+            before = before if isinstance(before, dict) else {}
+            differs = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+            found = "; ".join(f"{k} was {before.get(k)!r} and is {now.get(k)!r}" for k in differs)
+            fix = "Go on with the settings that it was begun with, or give another output"
+            raise InputError(folder, ", ".join(differs), f"begun with other settings: {found}", fix)
+        load_checkpoint(folder, self.model, self.optimizer)
+        self.step = record["step"]
         return True
+
+    def _learned_from(self) -> dict[str, Any]:
+        """Settings that decide what is learned, by dotted name; of the motion, its file's check sum."""
+        names = {field.name for field in dataclasses.fields(TokenizerTrainConfig)} - set(NOT_LEARNED_FROM)
+        values = {key: value for key, value in dataclasses.asdict(self.config).items() if key in names}
+        values["mocap"] = hashlib.sha256(Path(self.config.mocap).read_bytes()).hexdigest()[:16]
+        leaves: dict[str, Any] = {}
+        for key, value in values.items():
+            leaves |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+        # JSON has lists alone, and what was saved is compared with what is asked for.
+        as_saved: dict[str, Any] = json.loads(json.dumps(leaves))
+        return as_saved
 
     def run(self) -> Iterator[dict[str, float]]:
         """Take steps up to the end or the time limit; yields a log row every ``log_every`` steps."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,9 +16,11 @@ import torch
 from depthfit import so3
 from depthfit.body.load import load_body
 from depthfit.data.random_poses import sample_poses
+from depthfit.errors import InputError
 from depthfit.joints import SMPL_MIRROR
+from depthfit.tokens import checkpoint
 from depthfit.tokens.dataset import Mixture, PoseBatches, add_input_noise, load_mocap, mirror, part_masks
-from depthfit.tokens.losses import pose_body, sample_body
+from depthfit.tokens.losses import LossWeights, pose_body, sample_body
 from depthfit.tokens.quantizer import Quantizer, perplexity
 from depthfit.tokens.train import TokenizerTrainConfig, Trainer, train_tokenizer
 
@@ -40,7 +45,7 @@ def mocap(tmp_path: Path) -> Path:
 def config(mocap: Path, output: Path, **changes: object) -> TokenizerTrainConfig:
     # A width and batch that are quick, and noise from the first step on.
     base = TokenizerTrainConfig(str(mocap), str(output), width=8, batch=16, steps=6, warmup=2, log_every=2)
-    return dataclasses.replace(base, mixture=Mixture(noise_every=2), **changes)
+    return dataclasses.replace(base, **{"mixture": Mixture(noise_every=2), **changes})
 
 
 def test_training_equals_training_with_a_stop_between(mocap: Path, tmp_path: Path) -> None:
@@ -59,10 +64,130 @@ def test_training_equals_training_with_a_stop_between(mocap: Path, tmp_path: Pat
     assert torch.equal(a.model.quantizer.code_count, b.model.quantizer.code_count)
 
 
-def test_resume_refuses_another_width(mocap: Path, tmp_path: Path) -> None:
+class Killed(BaseException):
+    """What ends a run at a chosen write."""
+
+
+def kill_at(write: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise in place of a save's so many-th write, or before its so many-th file takes its name."""
+    done = 0
+    for module, name in ((checkpoint, "save_file"), (os, "replace")):
+        work = getattr(module, name)
+
+        def counted(*args: object, work: Callable[..., object] = work) -> None:
+            nonlocal done
+            done += 1
+            if done == write:
+                raise Killed
+            work(*args)
+
+        monkeypatch.setattr(module, name, counted)
+
+
+def test_a_kill_during_a_save_leaves_the_checkpoint_before(
+    mocap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 2**21)
+    settings = config(mocap, tmp_path / "a")
+    trainer = Trainer(settings)
+    trainer.take_step()
+    trainer.save()
+    first = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    shards = len(list((tmp_path / "a").glob("*.safetensors")))
+    assert shards > 2
+    trainer.take_step()
+    # As a save that was killed from outside leaves it.
+    (tmp_path / "a" / ".training-00000002-00.0123.safetensors").write_bytes(b"half")
+    kills = 0
+    while True:
+        with monkeypatch.context() as patch:
+            kill_at(kills + 1, patch)
+            try:
+                trainer.save()
+                break
+            except Killed:
+                kills += 1
+        resumed = Trainer(settings)
+        assert resumed.resume()
+        assert resumed.step == 1
+        assert all(torch.equal(first[k], v) for k, v in resumed.model.state_dict().items()), kills
+    assert kills == 2 * shards + 1
+    resumed = Trainer(settings)
+    assert resumed.resume()
+    assert resumed.step == 2
+    assert all(torch.equal(trainer.model.state_dict()[k], v) for k, v in resumed.model.state_dict().items())
+    # Nothing is left of the first, nor of the saves that were killed.
+    assert len(list((tmp_path / "a").iterdir())) == shards + 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"width": 4}, {"batch": 8}, {"seed": 5}, {"learning_rate": 1.0}, {"steps": 7},
+        {"precision": "bfloat16"}, {"loss": LossWeights(mesh=3.0)},
+        {"mixture": Mixture(jitter=0.5, noise_every=2)},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_resume_refuses_other_settings_by_name(
+    mocap: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
     train_tokenizer(config(mocap, tmp_path / "a", max_minutes=0.0), report=lambda _: None)
-    with pytest.raises(Exception, match="width 8, the model has 4"):
-        train_tokenizer(config(mocap, tmp_path / "a", width=4), report=lambda _: None)
+    name = {"loss": "loss.mesh", "mixture": "mixture.jitter"}.get(key := next(iter(change)), key)
+    with pytest.raises(InputError, match=rf"{name} was .* and is ") as caught:
+        train_tokenizer(config(mocap, tmp_path / "a", **change), report=lambda _: None)
+    assert caught.value.field == name
+
+
+def test_resume_takes_the_same_motion_at_another_place_and_refuses_other_motion(
+    mocap: Path, tmp_path: Path
+) -> None:
+    train_tokenizer(config(mocap, tmp_path / "a", max_minutes=0.0), report=lambda _: None)
+    moved = mocap.rename(tmp_path / "moved.npz")
+    elsewhere = config(moved, tmp_path / "a", max_minutes=0.0, save_every=1, log_every=1)
+    assert train_tokenizer(elsewhere, report=lambda _: None).step == 2
+    with np.load(moved) as data:
+        fields = dict(data)
+    np.savez(moved, **{**fields, "rotvec": fields["rotvec"][::-1]})
+    with pytest.raises(InputError, match="mocap was"):
+        train_tokenizer(config(moved, tmp_path / "a"), report=lambda _: None)
+
+
+@pytest.mark.parametrize("pattern", ["*.safetensors", "training.json"])
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda _: b""])
+def test_a_damaged_checkpoint_is_named(
+    mocap: Path, tmp_path: Path, pattern: str, damage: Callable[[bytes], bytes]
+) -> None:
+    settings = config(mocap, tmp_path / "a", max_minutes=0.0)
+    train_tokenizer(settings, report=lambda _: None)
+    (path,) = (tmp_path / "a").glob(pattern)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=f"{path.name}: file: .*another folder"):
+        train_tokenizer(settings, report=lambda _: None)
+    if pattern == "*.safetensors":
+        path.unlink()
+        with pytest.raises(InputError, match=f"{path.name}: file: not found"):
+            train_tokenizer(settings, report=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"files": ["../training-00000001-00.safetensors"]}, "files"), ({"files": 3}, "files: 3"),
+        ({"step": "1"}, "step: '1'"), ({"codes_initialised": None}, "codes_initialised: None"),
+        ([], "a list"), ({"files": []}, "tensors: missing"),
+    ],
+)  # fmt: skip
+def test_a_record_of_other_content_is_refused(
+    mocap: Path, tmp_path: Path, change: dict[str, object] | list, match: str
+) -> None:
+    settings = config(mocap, tmp_path / "a", max_minutes=0.0)
+    train_tokenizer(settings, report=lambda _: None)
+    path = tmp_path / "a" / "training.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, **change} if isinstance(change, dict) else change))
+    with pytest.raises(InputError, match=match):
+        train_tokenizer(settings, report=lambda _: None)
 
 
 def test_learning_rate_warms_up_and_falls_to_zero(mocap: Path, tmp_path: Path) -> None:
