@@ -78,7 +78,15 @@ def load_torch_file(path: Path, fix: str) -> Any:
     try:
         with _known_to_torch(_STAND_INS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except (UnpicklingError, RuntimeError, EOFError, AttributeError, KeyError, ValueError, OSError) as error:
+    except (
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        AttributeError,
+        LookupError,
+        ValueError,
+        OSError,
+    ) as error:
         raise InputError(path, "pickle", _reason(error), fix) from error
 
 

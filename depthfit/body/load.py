@@ -156,6 +156,9 @@ def _smpl_body(fields: dict[str, NDArray], path: Path) -> Body:
     }
     for key in fields.keys() & shapes.keys():
         _check_shape(path, key, fields[key], shapes[key])
+    if fields["shapedirs"].shape[-1] < MAX_BETAS:
+        found = f"{fields['shapedirs'].shape[-1]} shape directions"
+        raise InputError(path, "shapedirs", found, f"Give a body file of {MAX_BETAS} or more.")
     _check_values(path, fields, count)
     from_vertices, from_joints = _keypoints(fields, path)
     posedirs = fields["posedirs"]

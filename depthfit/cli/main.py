@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0 on success, 1 on a fault and 2 on a wrong call."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     args = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _main(args)
+        # What is printed is sent here, where it is known what to do if nobody reads it.
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # The reader of a pipe, such as head, has read enough. Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         print(_help())
         return 0

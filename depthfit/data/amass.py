@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -29,10 +31,13 @@ def read_amass(path: str | Path) -> Clip:
     path = Path(path)
     if not path.is_file():
         raise InputError(path, "file", "not found", "Give the path of an AMASS npz file")
-    with np.load(path, allow_pickle=False) as data:
-        poses = _poses(path, data)
-        rate = next((float(data[key]) for key in _FPS_KEYS if key in data), None)
-        translation = np.asarray(data["trans"], dtype=np.float64) if "trans" in data else None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+            poses = _poses(path, data)
+            rate = next((float(data[key]) for key in _FPS_KEYS if key in data), None)
+            translation = np.asarray(data["trans"], dtype=np.float64) if "trans" in data else None
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error) as error:
+        raise InputError(path, "file", f"cannot be read ({error})", "Give an AMASS motion file") from error
     if rate is None or translation is None or len(translation) != len(poses):
         found = f"frame rate {rate}, {len(poses)} poses"
         raise InputError(path, "mocap_framerate/trans", found, "Give an AMASS motion file")

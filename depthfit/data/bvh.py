@@ -34,9 +34,14 @@ def read_bvh(path: str | Path) -> Clip:
     if tokens[:1] != ["HIERARCHY"] or "MOTION" not in tokens:
         raise InputError(path, "HIERARCHY/MOTION", "sections not found", "Give a BVH file")
     motion = tokens.index("MOTION")
-    tree = _parse_hierarchy(path, tokens[1:motion])
-    values, seconds = _parse_motion(path, tokens[motion + 1 :], sum(len(c) for c in tree.channels))
-    rotations, translation = _apply_channels(path, tree, values)
+    try:
+        tree = _parse_hierarchy(path, tokens[1:motion])
+        values, seconds = _parse_motion(path, tokens[motion + 1 :], sum(len(c) for c in tree.channels))
+        rotations, translation = _apply_channels(path, tree, values)
+    except (ValueError, IndexError) as error:
+        raise InputError(
+            path, "HIERARCHY/MOTION", f"cannot be read ({error})", "The file is damaged"
+        ) from error
     return Clip(
         names=tuple(tree.names),
         parents=tuple(tree.parents),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +78,9 @@ def read_text(path: Path) -> str:
     if not path.is_file():
         raise InputError(path, "file", "not found", "Give the path of a motion file")
     if path.suffix == ".gz":
-        with gzip.open(path, "rt", encoding="utf-8", errors="replace") as stream:
-            return stream.read()
+        try:
+            with gzip.open(path, "rt", encoding="utf-8", errors="replace") as stream:
+                return stream.read()
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(path, "file", f"cannot be unpacked ({error})", "The file is damaged") from error
     return path.read_text(encoding="utf-8", errors="replace")

@@ -72,8 +72,8 @@ def prepare_mocap(
     """Write all clips below ``folders`` to one npz.
 
     Keys: ``rotvec`` (F, 21, 3) float16 rad, ``root`` (F, 3) float16 rad in a world with y up, ``clip`` (F,)
-    index into ``names``, ``frame`` (F,) index in the file, ``held_out`` (clips,) bool. Files whose
-    skeleton cannot be retargeted are named in the summary.
+    index into ``names``, ``frame`` (F,) index in the file, ``held_out`` (clips,) bool. Files that
+    are damaged, or whose skeleton cannot be retargeted, are named in the summary.
 
     Raises:
         InputError: No file could be used, or a clip to hold out is missing.
@@ -85,6 +85,7 @@ def prepare_mocap(
     for path in motion_files(folders):
         try:
             motion = read_motion(path)
+            _check_finite(path, motion)
         except InputError as error:
             skipped.append(f"{path.name}: {error}")
             continue
@@ -100,6 +101,7 @@ def prepare_mocap(
     missing = sorted(set(held_out) - set(names))
     if not parts or missing:
         found = f"{len(parts)} usable clips, without {missing}"
+        found += f"; left out: {'; '.join(skipped)}" if skipped else ""
         raise InputError(str(folders), "clips", found, "Give the folders that hold the clips to hold out")
     rotvec, root, clip, frame = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     np.savez_compressed(
@@ -112,6 +114,13 @@ def prepare_mocap(
         held_out=np.isin(names, held_out),
     )
     return MocapSummary(len(names), len(rotvec), dropped, tuple(skipped))
+
+
+def _check_finite(path: Path, motion: SmplMotion) -> None:
+    finite = np.isfinite(motion.root).all((1, 2)) & np.isfinite(motion.body).all((1, 2, 3))
+    if not finite.all():
+        found = f"{int((~finite).sum())} of {len(motion.root)} frames hold values that are not finite"
+        raise InputError(path, "rotations", found, "Give an undamaged file")
 
 
 def _plausible(rotvec: np.ndarray) -> np.ndarray:

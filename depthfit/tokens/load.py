@@ -47,7 +47,8 @@ def load_tokenizer(name_or_path: str | Path = OPEN) -> Tokenizer:
             TokenHMR's ``tokenizer.pth`` (also called ``best_net.pth``).
 
     Raises:
-        InputError: The file is missing, needs to run code, has other settings, or lacks or adds weights.
+        InputError: The file is missing, needs to run code, has other settings, or lacks or adds weights, or
+            some are not finite.
     """
     path = OPEN_FILE if str(name_or_path) == OPEN else Path(name_or_path)
     if not path.is_file():
@@ -59,6 +60,7 @@ def load_tokenizer(name_or_path: str | Path = OPEN) -> Tokenizer:
     else:
         width, state = _read_official(path)
     tokenizer = Tokenizer(width)
+    _check_tensors(path, state)
     _check_keys(path, state, tokenizer.state_dict())
     tokenizer.load_state_dict({key: value.float() for key, value in state.items()})
     tokenizer.quantizer.initialised = True
@@ -97,8 +99,10 @@ def _read_official(path: Path) -> tuple[int, dict[str, Tensor]]:
     if not isinstance(content, dict) or not {"net", "hparams"} <= content.keys():
         found = str(sorted(content)) if isinstance(content, dict) else type(content).__name__
         raise InputError(path, "keys", found, "Expected 'net' and 'hparams', as TokenHMR writes them")
-    width = _check_settings(path, content["hparams"])
-    return width, {key: value for key, value in content["net"].items() if "body_model" not in key}
+    width, net = _check_settings(path, content["hparams"]), content["net"]
+    if not isinstance(net, dict):
+        raise InputError(path, "net", f"a {type(net).__name__}, not a dict of weights", fix)
+    return width, {key: value for key, value in net.items() if "body_model" not in str(key)}
 
 
 def _check_settings(path: Path, settings: Any) -> int:
@@ -116,6 +120,15 @@ def _check_settings(path: Path, settings: Any) -> int:
     if not isinstance(width, int) or width < 1:
         raise InputError(path, "hparams.ARCH.WIDTH", repr(width), f"The release has {OFFICIAL_WIDTH}")
     return width
+
+
+def _check_tensors(path: Path, state: Mapping[Any, Any]) -> None:
+    fix = "Give the file as it was published or written: this one is damaged or of another kind"
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise InputError(path, str(key), f"a {type(value).__name__}, not a named tensor", fix)
+        if not value.isfinite().all():
+            raise InputError(path, key, "holds values that are not finite", fix)
 
 
 def _check_keys(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

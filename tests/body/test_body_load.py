@@ -80,6 +80,7 @@ def other_tree() -> np.ndarray:
         ("v_template", np.full((SMALL, 3), np.nan), "not finite"),
         ("shapedirs", np.zeros((SMALL - 1, 3, 10)), r"shape \(799, 3, 10\)"),
         ("shapedirs", np.zeros((SMALL, 3, 0)), r"shape \(800, 3, 0\)"),
+        ("shapedirs", np.zeros((SMALL, 3, 5)), "5 shape directions"),
         ("posedirs", np.zeros((SMALL, 3, 459)), r"shape \(800, 3, 459\)"),
         ("J_regressor", sparse.csc_matrix(np.zeros((24, 6890))), r"shape \(24, 6890\)"),
         ("weights", np.zeros((SMALL, 24)), "sum to one only within 1"),

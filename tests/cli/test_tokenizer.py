@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +68,43 @@ def test_prepare_train_and_eval_follow_on_each_other(
     assert main([*evaluate, "frames=8", "random=8"]) == 0
     assert "| held-out clips (8) | quantised |" in capsys.readouterr().out
     assert json.loads(again.read_text()) == scores
+
+
+def test_bad_clips_are_reported_and_left_out(
+    amass: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(amass / "seen_poses.npz") as data:
+        fields = dict(data)
+    whole = (amass / "seen_poses.npz").read_bytes()
+    poses = fields["poses"].copy()
+    poses[3, 5] = np.nan
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    np.savez(bad / "nan_poses.npz", **{**fields, "poses": poses})
+    (bad / "half_poses.npz").write_bytes(whole[: len(whole) // 2])
+    head = "HIERARCHY ROOT hip { OFFSET 0 0 0 CHANNELS 1 Xrotation }"
+    (bad / "word.bvh").write_text(f"{head} MOTION Frames: 1 Frame Time: 0.5 many")
+    (bad / "offset.bvh").write_text(f"{head.replace('0 0 0', '0 x 0')} MOTION Frames: 1 Frame Time: 0.5 1")
+    (bad / "unpack.bvh.gz").write_bytes(b"no gzip")
+    names = ("nan_poses.npz", "half_poses.npz", "word.bvh", "offset.bvh", "unpack.bvh.gz")
+    prepare = ["tokenizer", "prepare", f"output={tmp_path}/m.npz"]
+    assert main([*prepare, f"folders=[{amass},{bad}]", "held_out=[unseen_poses]"]) == 0
+    printed = capsys.readouterr()
+    assert "24 frames of 2 clips" in printed.out.replace("; 0 implausible", "")
+    assert all(f"left out {name}: " in printed.err for name in names)
+    assert main([*prepare, f"folders=[{bad}]", "held_out=[]"]) == 1
+    told = capsys.readouterr().err
+    assert "0 usable clips" in told
+    assert all(name in told for name in names)
+
+
+def test_a_reader_that_has_read_enough_gets_no_traceback() -> None:
+    command = [sys.executable, "-m", "depthfit.cli.main", "tokenizer", "--help"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.stderr, done.returncode) == ("", 1)
 
 
 def test_missing_files_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,6 +122,25 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
             load_tokenizer(tmp_path / name)
 
 
+def test_damaged_contents_are_named(tmp_path: Path, yacs: type[dict], network: Tokenizer) -> None:
+    (tmp_path / "short.pth").write_bytes(b"\x80\x02.")
+    settings, net = {"ARCH": ARCH}, network.state_dict()
+    torch.save({"net": [1, 2], "hparams": settings}, tmp_path / "list.pth")
+    key = "decoder.decoder.15.bias"
+    torch.save({"net": {**net, key: "text"}, "hparams": settings}, tmp_path / "text.pth")
+    nan = torch.full_like(net["quantizer.codebook"], torch.nan)
+    torch.save({"net": {**net, "quantizer.codebook": nan}, "hparams": settings}, tmp_path / "nan.pth")
+    network.codebook.fill_(torch.nan)
+    save_tokenizer(network, tmp_path / "nan.safetensors", {})
+    for name, match in [
+        ("short.pth", "pickle: not a whole torch file"), ("list.pth", "net: a list"),
+        ("text.pth", "15.bias: a str"), ("nan.pth", "codebook: .*not finite"),
+        ("nan.safetensors", "codebook: .*not finite"),
+    ]:  # fmt: skip
+        with pytest.raises(InputError, match=match):
+            load_tokenizer(tmp_path / name)
+
+
 def test_own_file_round_trip(tmp_path: Path, network: Tokenizer) -> None:
     path = tmp_path / "mine.safetensors"
     save_tokenizer(network, path, {"held_out": ["a", "b"]})
