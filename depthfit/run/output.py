@@ -13,8 +13,7 @@ from depthfit import __version__, so3
 from depthfit.atomic import atomic_path
 from depthfit.fit.adapter import Prediction
 from depthfit.fit.result import BodyResult, PersonFit
-from depthfit.fit.verdict import FitStatus
-from depthfit.joints import KEYPOINTS, NUM_JOINTS
+from depthfit.joints import KEYPOINTS
 from depthfit.tokens.vqvae import NUM_TOKENS
 
 COST_TERMS = ("keypoints", "depth", "contour", "pose_prior", "population", "other_priors")
@@ -72,26 +71,6 @@ def fit_of_row(row: dict[str, Any]) -> PersonFit:
         cost_before=_costs(row, "before"),
         cost_after=_costs(row, "after"),
         iterations=int(row["iterations"]),
-    )
-
-
-def unfitted(body: BodyResult, status: FitStatus) -> PersonFit:
-    """The result of a person who could not be fitted: the prediction, and a status that says why."""
-    return PersonFit(
-        status=status.value,
-        accepted=False,
-        initial=body,
-        refined=body,
-        tokens=np.zeros(0, np.int16),
-        log_scale=0.0,
-        focal_std_log=np.nan,
-        distance_std_log=np.nan,
-        joints_std=np.full(NUM_JOINTS, np.nan, np.float32),
-        reprojection=(np.nan, np.nan),
-        depth_residual=(np.nan, np.nan),
-        cost_before={},
-        cost_after={},
-        iterations=0,
     )
 
 

@@ -30,12 +30,12 @@ from depthfit.atomic import atomic_path
 from depthfit.body.load import load_body
 from depthfit.body.model import Body
 from depthfit.errors import InputError
+from depthfit.evidence.cameras import CameraPrior
 from depthfit.evidence.scene import ImageEvidence, read_scene
-from depthfit.fit.adapter import Prediction, image_input
+from depthfit.fit.adapter import Prediction, image_camera, image_input
 from depthfit.fit.fitter import Fitter
 from depthfit.fit.inputs import ImageInput
 from depthfit.fit.result import PersonFit
-from depthfit.fit.verdict import FitStatus
 from depthfit.report.processes import Drawers
 from depthfit.run.ahead import batches_ahead
 from depthfit.run.config import RunConfig
@@ -48,12 +48,12 @@ from depthfit.run.output import (
     fit_of_row,
     person_row,
     read_rows,
-    unfitted,
     versions_of,
     write_rows,
 )
 from depthfit.run.pictures import overlay_job, overlay_path, write_meshes
 from depthfit.run.predictions import PREDICTIONS, check_tokenizer, scene_with_predictions
+from depthfit.run.unfitted import without_evidence
 from depthfit.tokens.load import load_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -87,10 +87,11 @@ class RunSummary:
 
 @dataclass
 class _Job:
-    """An image on its way: its people, and what a fit takes of it, if there is anybody to fit."""
+    """An image on its way: its people, its camera before a fit, and what a fit takes, if there is anybody."""
 
     evidence: ImageEvidence
     predictions: list[Prediction]
+    camera: CameraPrior | None
     input: ImageInput | None
 
 
@@ -246,7 +247,9 @@ class _SceneRun:
 
     def _job(self, evidence: ImageEvidence, predictions: list[Prediction]) -> _Job:
         fittable = [p for p in predictions if _has_evidence(p)]
-        return _Job(evidence, predictions, image_input(evidence, fittable, self.config) if fittable else None)
+        camera = image_camera(evidence, self.config) if predictions else None
+        given = image_input(evidence, fittable, self.config) if fittable else None
+        return _Job(evidence, predictions, camera, given)
 
     def _started(self, batch: list[_Read]) -> list[_Job]:
         """The images of a batch that can be used."""
@@ -293,8 +296,9 @@ class _SceneRun:
             if _has_evidence(prediction):
                 fits.append(next(fitted))
             else:
-                body = self.fitter.describe(prediction, job.evidence.size)
-                fits.append(unfitted(body, FitStatus.NO_EVIDENCE))
+                assert job.camera is not None
+                size = job.evidence.size
+                fits.append(without_evidence(self.fitter, prediction, size, job.camera, result))
         name = job.evidence.path.name
         rows = [person_row(name, p, f) for p, f in zip(job.predictions, fits, strict=True)]
         if self.config.output.vertices:

@@ -14,8 +14,12 @@ from scipy.spatial.transform import Rotation
 
 from depthfit import so3
 from depthfit.body.load import load_body
+from depthfit.evidence.cameras import CameraPrior
+from depthfit.fit import FitConfig, Fitter
+from depthfit.fit.adapter import Prediction
 from depthfit.joints import KEYPOINTS
 from depthfit.run.scene_fit import RunSummary
+from depthfit.run.unfitted import without_evidence
 from depthfit.tokens.load import load_tokenizer
 from tests.run.conftest import CORRUPT, LONELY, fit, rows
 
@@ -114,13 +118,45 @@ def test_a_person_without_keypoints_is_kept_as_predicted(table: dict[str, np.nda
     assert not table["accepted"][row].any()
     for name in BODY_FIELDS:
         assert np.isfinite(table[name][row]).all(), name
+    for name in ("global_orient", "body_pose", "betas"):
         assert np.array_equal(table[name][row], table[f"initial_{name}"][row]), name
     assert (table["tokens"][row] == -1).all()
     assert ((table["tokens"][~row] >= 0) & (table["tokens"][~row] < 2048)).all()
-    # Nothing was measured, so nothing is claimed about how well it is known.
     for name in DEVIATIONS:
-        assert np.isnan(table[name][row]).all(), name
         assert np.isfinite(table[name][~row]).all(), name
+
+
+def test_a_person_without_keypoints_stands_in_the_camera_of_the_others(table: dict[str, np.ndarray]) -> None:
+    """In the same pixels, as far off as that camera says: the regressor's own is some 20 times too far."""
+    row = lonely(table)
+    beside = ~row & (table["imgname"] == table["imgname"][row])
+    assert table["focal"][row] == table["focal"][beside] != table["initial_focal"][row]
+    for name in ("K", "depth_log_scale", "focal_std_log"):
+        np.testing.assert_array_equal(table[name][row], table[name][beside])
+    ratio = table["focal"][row] / table["initial_focal"][row]
+    np.testing.assert_allclose(table["distance"][row], ratio * table["initial_distance"][row], rtol=1e-4)
+    pelvis = [
+        np.einsum("nij,nj->ni", table[f"{p}K"], table[f"{p}transl"] / table[f"{p}distance"][:, None])[row]
+        for p in ("", "initial_")
+    ]
+    np.testing.assert_allclose(*pelvis, atol=0.1)
+    deviation = table["distance_std_log"][row]
+    assert table["focal_std_log"][row] < deviation < table["focal_std_log"][row] + 0.1
+
+
+def test_a_prediction_keeps_its_pixels_under_a_camera_that_looks_aside() -> None:
+    fitter, eye = Fitter(load_body("open"), None, FitConfig()), torch.eye(3)
+    turns, betas = eye.repeat(23, 1, 1), torch.zeros(10)
+    prediction = Prediction(1, 0, eye, turns, betas, torch.tensor([9.0, -4.0, 90.0]), 12500.0, None, None)
+    camera = CameraPrior(600.0, 0.1, (300.0, 260.0), "cameras.json")
+    fit = without_evidence(fitter, prediction, (640, 480), camera, [])
+    assert (fit.refined.focal, fit.focal_std_log) == (pytest.approx(600), 0.1)
+    assert fit.refined.center.tolist() == [300.0, 260.0]
+    x, y, z = fit.refined.transl.tolist()
+    pixel = (600 * x / z + 300, 600 * y / z + 260)
+    assert pixel == pytest.approx((12500 * 9 / 90 + 319.5, -12500 * 4 / 90 + 239.5), abs=0.01)
+    flat = 600 * fit.refined.keypoints_3d[:, :2] / fit.refined.keypoints_3d[:, 2:] + fit.refined.center
+    np.testing.assert_allclose(flat, fit.refined.keypoints_2d, atol=0.01)
 
 
 def test_the_folder_holds_what_was_asked_for(flawed_run: Run, table: dict[str, np.ndarray]) -> None:
