@@ -119,10 +119,15 @@ def merge_file(config: DictConfig, name: str) -> DictConfig:
     """
     if not Path(name).is_file():
         raise InputError(name, "config", "no such file", "Give a YAML file, or settings as key=value.")
-    return _merge(config, name, _load_yaml(name))
+    return _merge(config, name, load_yaml(name))
 
 
-def _load_yaml(name: str) -> DictConfig:
+def load_yaml(name: str) -> DictConfig:
+    """Settings of a YAML file.
+
+    Raises:
+        InputError: It is damaged, or holds something else.
+    """
     try:
         loaded = OmegaConf.load(name)
     except Exception as error:

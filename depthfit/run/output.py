@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
 from depthfit import __version__, so3
 from depthfit.atomic import atomic_path
+from depthfit.errors import InputError
 from depthfit.fit.adapter import Prediction
 from depthfit.fit.result import BodyResult, PersonFit
 from depthfit.joints import KEYPOINTS
@@ -85,9 +89,19 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], extra: dict[str, np.n
         np.savez_compressed(file, **table, **named)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+            yield data
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
+        fix = "Delete it, and run again: its people are fitted anew."
+        raise InputError(path, "file", f"damaged ({error})", fix) from error
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a file that :func:`write_rows` wrote."""
-    with np.load(path, allow_pickle=False) as data:
+    with _opened(path) as data:
         table = {key: data[key] for key in data.files if key not in SHARED}
     count = len(next(iter(table.values()))) if table else 0
     return [{key: value[i] for key, value in table.items()} for i in range(count)]
@@ -95,7 +109,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def versions_of(path: Path) -> set[str]:
     """Versions of depthfit that made the rows of a file that :func:`write_rows` wrote; none without rows."""
-    with np.load(path, allow_pickle=False) as data:
+    with _opened(path) as data:
         if "imgname" not in data.files:
             return set()
         return set(data[VERSION].tolist()) if VERSION in data.files else {"unknown"}
@@ -103,7 +117,7 @@ def versions_of(path: Path) -> set[str]:
 
 def evidence_of(path: Path) -> str | None:
     """Fingerprint of the evidence behind an image's part; none in files of many images."""
-    with np.load(path, allow_pickle=False) as data:
+    with _opened(path) as data:
         return str(data[EVIDENCE]) if EVIDENCE in data.files else None
 
 

@@ -38,7 +38,7 @@ from depthfit.fit.inputs import ImageInput
 from depthfit.fit.result import PersonFit
 from depthfit.report.processes import Drawers
 from depthfit.run.ahead import batches_ahead
-from depthfit.run.config import RunConfig
+from depthfit.run.config import RunConfig, load_yaml
 from depthfit.run.device import choose_device, cores_here
 from depthfit.run.halving import HalvingFitter
 from depthfit.run.output import (
@@ -159,7 +159,10 @@ class _SceneRun:
             self._part(name).unlink()
         todo = [n for n in names if self.config.overwrite or not self._part(n).is_file()]
         undrawn = [n for n in names if n not in set(todo) and self._lacks_overlay(n)]
-        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(self.out, "output.dir", f"cannot be made ({error})", "Give a folder.") from error
         if self.config.overwrite:
             self._clear(names)
         with atomic_path(self.out / "config.yaml") as temporary:
@@ -375,7 +378,7 @@ def _check_free(out: Path, config: RunConfig) -> None:
     saved = out / "config.yaml"
     if config.overwrite or not saved.is_file():
         return
-    before, now = _leaves(OmegaConf.load(saved)), _leaves(OmegaConf.structured(config))
+    before, now = _leaves(load_yaml(str(saved))), _leaves(OmegaConf.structured(config))
     keys = sorted((before.keys() | now.keys()) - set(NOT_SETTINGS))
     differs = [key for key in keys if before.get(key) != now.get(key)]
     if differs:

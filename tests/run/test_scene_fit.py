@@ -373,3 +373,20 @@ def test_a_run_that_cannot_start_says_why_and_writes_nothing(
     with pytest.raises(InputError, match=words):
         fit(scene, tmp_path / "out", *settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_damaged_results_and_a_folder_that_cannot_be_made_are_named(
+    scene: Path, done: Path, tmp_path: Path
+) -> None:
+    part = next(iter((done / "parts").glob("*.npz")))
+    content = part.read_bytes()
+    part.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=f"{part.name}: file: damaged"):
+        fit(scene, done, *QUICK)
+    part.write_bytes(content)
+    (done / "config.yaml").write_text("a: [")
+    with pytest.raises(InputError, match=r"config\.yaml: config: not YAML"):
+        fit(scene, done, *QUICK)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"output\.dir: cannot be made"):
+        fit(scene, tmp_path / "file", *QUICK)
