@@ -11,7 +11,7 @@ from depthfit.cli.help import settings, wants_help
 from depthfit.demo import run_demo
 from depthfit.report.table import before_after_table
 from depthfit.run import RunConfig, fit_scene, load_config
-from depthfit.run.scene_fit import RunSummary
+from depthfit.run.summary import RunSummary
 from depthfit.run.tables import summaries
 
 USAGE = """usage: depthfit fit [config.yaml] scene=SCENE [output.dir=OUT] [key=value ...]
@@ -46,6 +46,12 @@ def report(console: Console, result: RunSummary, config: RunConfig) -> None:
         console.print(f"left out {name}: {reason}", style="red", markup=False)
     for stranger in result.summary["matching_no_image"]:
         console.print(f"belongs to no image: {stranger}", style="yellow", markup=False)
+    empty, unused = result.summary["images_without_people"], result.summary["detections_not_fitted"]
+    if empty:
+        console.print(f"nobody was predicted in: {', '.join(empty)}", style="yellow", markup=False)
+    if unused:
+        people = ", ".join(f"{name} ({count})" for name, count in unused.items())
+        console.print(f"detected people without a fit: {people}", style="yellow", markup=False)
     console.print(f"body {result.summary['body']}, tokenizer {result.summary['tokenizer']}", markup=False)
     where = f"{config.output.dir}/fits.npz"
     if config.output.overlays:

@@ -44,7 +44,7 @@ _SENTENCES = {
     FitStatus.REPROJECTION: "kept as predicted: the fit's keypoints still miss the detections",
     FitStatus.DEPTH: "kept as predicted: the fit's surface still misses the depth map",
     FitStatus.SOLVER: "kept as predicted: the solver found no finite cost",
-    FitStatus.NO_EVIDENCE: "kept as predicted: no keypoints were given for this person",
+    FitStatus.NO_EVIDENCE: "kept as predicted: no detected keypoints were matched to this person",
 }
 VERDICTS = (
     FitStatus.REFINED,

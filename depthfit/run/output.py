@@ -24,7 +24,9 @@ COST_TERMS = ("keypoints", "depth", "contour", "pose_prior", "population", "othe
 VERSION = "depthfit_version"
 EVIDENCE = "evidence"
 """In an image's part: the fingerprint of the evidence that its rows were made from."""
-SHARED = ("keypoint_names", "faces", EVIDENCE)
+UNUSED = "unused_detections"
+"""In an image's part: how many detected people none of its rows is of."""
+SHARED = ("keypoint_names", "faces", EVIDENCE, UNUSED)
 """Fields of fits.npz that are not one row a person."""
 
 
@@ -119,6 +121,12 @@ def evidence_of(path: Path) -> str | None:
     """Fingerprint of the evidence behind an image's part; none in files of many images."""
     with _opened(path) as data:
         return str(data[EVIDENCE]) if EVIDENCE in data.files else None
+
+
+def unused_detections(path: Path) -> int:
+    """Detected people of an image whom none of its part's rows is of."""
+    with _opened(path) as data:
+        return int(data[UNUSED])
 
 
 def _body_fields(prefix: str, body: BodyResult) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -43,16 +42,19 @@ from depthfit.run.device import choose_device, cores_here
 from depthfit.run.halving import HalvingFitter
 from depthfit.run.output import (
     EVIDENCE,
+    UNUSED,
     VERSION,
     evidence_of,
     fit_of_row,
     person_row,
     read_rows,
+    unused_detections,
     versions_of,
     write_rows,
 )
 from depthfit.run.pictures import overlay_job, overlay_path, write_meshes
 from depthfit.run.predictions import PREDICTIONS, check_tokenizer, scene_with_predictions
+from depthfit.run.summary import RunSummary, figures
 from depthfit.run.unfitted import without_evidence
 from depthfit.tokens.load import load_tokenizer
 
@@ -68,21 +70,6 @@ MOST_DRAWERS = 16
 NOT_SETTINGS = ("overwrite", "device", "batch", "output.dir", "regressor.batch")
 """Settings that change neither a person's numbers nor what is written of them."""
 OTHER_RESULTS = "Give another output.dir, or overwrite=true."
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What a run did.
-
-    Attributes:
-        rows: Rows of fits.npz, also those of an earlier run.
-        skipped: Images that could not be used, with the reason.
-        summary: What summary.json holds.
-    """
-
-    rows: list[dict[str, Any]]
-    skipped: dict[str, str]
-    summary: dict[str, Any]
 
 
 @dataclass
@@ -310,8 +297,12 @@ class _SceneRun:
         if self.config.output.mesh:
             write_meshes(self.out, job.evidence.name, self.fitter, job.predictions, fits)
         # Last, for this file is what says that the image is fitted.
-        fingerprint = np.array(self.scene.fingerprint(job.evidence.name))
-        write_rows(self._part(job.evidence.name), rows, {EVIDENCE: fingerprint})
+        known = sum(p.detection is not None for p in job.predictions)
+        about = {
+            EVIDENCE: self.scene.fingerprint(job.evidence.name),
+            UNUSED: len(job.evidence.people) - known,
+        }
+        write_rows(self._part(job.evidence.name), rows, {k: np.array(v) for k, v in about.items()})
         return fits
 
     def _draw(self, job: _Job, fits: list[PersonFit], drawers: Drawers, advance: Callable[[], None]) -> None:
@@ -321,10 +312,12 @@ class _SceneRun:
             advance()
 
     def _finish(self, names: list[str]) -> RunSummary:
-        rows = [row for n in names if self._part(n).is_file() for row in read_rows(self._part(n))]
-        rows.sort(key=lambda row: int(row["row"]))
+        parts = {name: self._part(name) for name in names if self._part(name).is_file()}
+        by_image = {name: read_rows(part) for name, part in parts.items()}
+        rows = sorted((row for own in by_image.values() for row in own), key=lambda row: int(row["row"]))
         extra = {"faces": self.body.faces.numpy()} if self.config.output.vertices else {}
         write_rows(self.out / "fits.npz", rows, extra)
+        unused = {name: unused_detections(part) for name, part in parts.items()}
         summary = {
             "depthfit": self.version,
             "body": self.body.name,
@@ -332,15 +325,11 @@ class _SceneRun:
             "init": self.config.init,
             "betas_left_out": self.foreign,
             "images": len(names),
-            "people": len(rows),
-            "accepted": sum(bool(row["accepted"]) for row in rows),
-            "status": dict(Counter(str(row["status"]) for row in rows)),
+            **figures(rows),
             "left_out": self.skipped,
             "matching_no_image": list(self.scene.strangers),
-            "median": {
-                key: _median(rows, key)
-                for key in ("reprojection", "initial_reprojection", "depth_residual", "focal", "distance")
-            },
+            "images_without_people": [name for name, own in by_image.items() if not own],
+            "detections_not_fitted": {name: count for name, count in unused.items() if count},
         }
         with atomic_path(self.out / "summary.json") as temporary:
             temporary.write_text(json.dumps(summary, indent=2) + "\n")
@@ -365,12 +354,6 @@ def batch_size(wanted: int | None, device: torch.device) -> int:
     if wanted is not None and wanted < 1:
         raise InputError("command line", "batch", str(wanted), "Use a whole number above zero, or null.")
     return wanted or (BATCH_ON_GPU if device.type == "cuda" else BATCH_ON_CPU)
-
-
-def _median(rows: list[dict[str, Any]], key: str) -> float | None:
-    values = np.array([row[key] for row in rows], dtype=float)
-    values = values[np.isfinite(values)]
-    return float(np.median(values)) if len(values) else None
 
 
 def _check_free(out: Path, config: RunConfig) -> None:

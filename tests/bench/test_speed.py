@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import torch
 
 from depthfit import kernels
 from depthfit.bench import clock as clock_module
-from depthfit.bench import speed, speed_fit, speed_race
+from depthfit.bench import speed, speed_fit, speed_race, speed_scenes
 from depthfit.bench.clock import StageClock
 from depthfit.bench.speed import SpeedConfig, run_speed
 from depthfit.bench.speed_fit import OUT_OF_MEMORY, STAGES, WATCHED, Case, FitSpeed, measure_fit
@@ -24,7 +25,7 @@ from depthfit.body.load import load_body
 from depthfit.errors import DepthfitError, InputError
 from depthfit.fit import Fitter, fitter
 from depthfit.fit.stages import Scheduler
-from depthfit.synth import SynthConfig, make_scene
+from depthfit.synth import SynthConfig
 from depthfit.tokens.vqvae import CODE_DIM, NUM_TOKENS, OFFICIAL_WIDTH
 from tests.fit.scenes import exact_config, exact_image
 
@@ -246,8 +247,8 @@ def test_a_run_writes_every_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     config.batches = config.race_batches = [1]
     config.fit.solver.rounds, config.fit.solver.steps, config.fit.solver.grid = 1, 1, 32
     config.fit.solver.hypotheses, config.fit.depth.samples = False, 50
-    small = SynthConfig(seed=1, images=1, people_weights=(1.0,), width=320, height=240)
-    make_scene(small, tmp_path / "speed_1_1")
+    # Its scenes are small ones here.
+    monkeypatch.setattr(speed_scenes, "SynthConfig", partial(SynthConfig, width=320, height=240))
     before = [getattr(owner, name) for owner, name, _ in WATCHED]
     table = run_speed(config)
     figures = json.loads((tmp_path / "speed.json").read_text())

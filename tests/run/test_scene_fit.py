@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -57,31 +56,6 @@ def test_what_is_done_is_not_done_again_unless_asked(
         assert np.array_equal(value, again[name], equal_nan=value.dtype.kind == "f"), name
     fit(scene, done, *QUICK, "overwrite=true")
     assert all(after > before[name] for name, after in times(done).items())
-
-
-def test_an_image_whose_evidence_changed_is_fitted_again(
-    scene: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    own = Path(shutil.copytree(scene, tmp_path / "scene"))
-    out = tmp_path / "out"
-    fit(own, out, *QUICK)
-    before = times(out)
-    with np.load(own / "predictions.npz") as data:
-        table = {key: data[key] for key in data.files}
-    changed = Path(str(table["imgname"][0])).stem
-    table["betas"][0] += 1
-    np.savez(own / "predictions.npz", **table)
-    fit(own, out, *QUICK)
-    after = times(out)
-    assert {name for name in before if after[name] != before[name]} == {f"{changed}.npz"}
-    assert "its evidence changed" in caplog.text
-    for part in ("images", "depth", "masks"):
-        (path,) = (own / part).glob(f"{changed}.*")
-        os.utime(path, ns=(0, 0))
-        before = after
-        fit(own, out, *QUICK)
-        after = times(out)
-        assert {name for name in before if after[name] != before[name]} == {f"{changed}.npz"}, part
 
 
 def test_other_settings_do_not_mix_into_a_folder(scene: Path, done: Path) -> None:
