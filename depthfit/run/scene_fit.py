@@ -136,12 +136,12 @@ class _SceneRun:
         if self.foreign is not None:
             _log.warning("%s: %s", PREDICTIONS, self.foreign)
         _check_free(self.out, self.config)
+        self.stale = [] if config.overwrite else [n for n in self.scene.names if self._is_stale(n)]
         self.version = self._only_version()
 
     def run(self) -> RunSummary:
         names = list(self.scene.names)
-        stale = [] if self.config.overwrite else [n for n in names if self._is_stale(n)]
-        for name in stale:
+        for name in self.stale:
             _log.warning("%s: its evidence changed since it was fitted; it is fitted again", name)
             self._part(name).unlink()
         todo = [n for n in names if self.config.overwrite or not self._part(n).is_file()]
@@ -181,7 +181,9 @@ class _SceneRun:
         Results that are whole stay those of the version that made them; they are not added to by another.
         """
         parts = [self._part(name) for name in self.scene.names]
-        done = [] if self.config.overwrite else [part for part in parts if part.is_file()]
+        fitted_again = set(map(self._part, self.stale))
+        done = [part for part in parts if part.is_file() and part not in fitted_again]
+        done = [] if self.config.overwrite else done
         versions = set().union(*map(versions_of, done))
         if done != parts or not versions:
             versions.add(__version__)

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from depthfit.cli.fit import report
-from depthfit.run import RunConfig
+from depthfit.errors import InputError
+from depthfit.run import RunConfig, output, scene_fit
 from tests.run.conftest import fit
 from tests.run.test_scene_fit import QUICK, times
 
@@ -40,6 +41,21 @@ def test_an_image_whose_evidence_changed_is_fitted_again(
         fit(own, out, *QUICK)
         after = times(out)
         assert {name for name in before if after[name] != before[name]} == {f"{changed}.npz"}, part
+
+
+def test_an_image_is_not_fitted_again_into_results_of_another_version(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, out = Path(shutil.copytree(scene, tmp_path / "scene")), tmp_path / "out"
+    fit(own, out, *QUICK)
+    before = times(out)
+    path = min((own / "images").iterdir())
+    os.utime(path, ns=(0, 0))
+    for module in (output, scene_fit):
+        monkeypatch.setattr(module, "__version__", "9.9.9")
+    with pytest.raises(InputError, match="several versions"):
+        fit(own, out, *QUICK)
+    assert times(out) == before
 
 
 def test_people_without_a_fit_are_told(
