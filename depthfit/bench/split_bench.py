@@ -14,14 +14,12 @@ from depthfit import __version__
 from depthfit.atomic import atomic_path
 from depthfit.bench.pool import Job, Pipeline, Work, one_thread
 from depthfit.bench.split_report import Plan, write_report
-from depthfit.bench.splits import LEVELS, SPLITS, SWEEPS, TOTAL, split_parts, sweep_parts
+from depthfit.bench.splits import LEVELS, SPLITS, SWEEPS, TOTAL, USUAL, split_parts, sweep_parts
 from depthfit.bench.variants import CONFIGS, TABLES, variants
 from depthfit.errors import DepthfitError, InputError
 from depthfit.fit.config import FitConfig
 from depthfit.lock import lock
 from depthfit.run.device import choose_device
-
-USUAL = "one"
 
 
 @dataclass

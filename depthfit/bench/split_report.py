@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from depthfit import __version__
 from depthfit.atomic import atomic_path
 from depthfit.bench import split_tables
 from depthfit.bench.pool import Job
 from depthfit.bench.split_plots import plot_sweeps
 from depthfit.bench.split_scores import PERSON, Figures, figures, floor, people, plain
-from depthfit.bench.splits import Part
+from depthfit.bench.splits import USUAL, Part
+from depthfit.bench.variants import FITS
 from depthfit.body.load import load_body
+from depthfit.evaluation.protocol import SMPL24
+from depthfit.evaluation.score import Scores
+from depthfit.report.score_gallery import gallery_html
 from depthfit.report.score_plots import has_matplotlib
+from depthfit.report.score_report import jsonable
+from depthfit.report.score_tables import Stamp, rows_text
 
 ALL = "all"
 
@@ -54,7 +61,8 @@ class Plan:
 def write_report(plan: Plan, job: Job, troubles: Sequence[str]) -> str:
     """Tables, plot and everybody's scores, as far as the fits are there; returns the Markdown.
 
-    Writes splits.md, splits.json, people.csv and sweeps.png. ``troubles`` are sentences to be said.
+    Writes splits.md, splits.csv, splits.json, people.csv, worst/FIT.html of the splits' fits and sweeps.png;
+    rows say what they were made with. ``troubles`` are sentences to be said.
     """
     found = {name: comparable(parts, keys, job) for name, parts, keys in plan.tables()}
     by_fit = _by_fit(*found["fits"], job)
@@ -67,7 +75,7 @@ def write_report(plan: Plan, job: Job, troubles: Sequence[str]) -> str:
     missing = _missing(plan, found) + list(troubles)
     if missing:
         text = "\n".join(["**Not there:**", "", *(f"- {line}" for line in missing), "", text])
-    content = {
+    content: dict[str, Any] = {
         "fits": _plain(by_fit),
         "levels": _plain(by_level),
         "sweeps": _plain(curves),
@@ -75,11 +83,18 @@ def write_report(plan: Plan, job: Job, troubles: Sequence[str]) -> str:
         "distance_floor": floors,
         "missing": missing,
     }
-    out = Path(job.out)
-    for name, written in (("splits.md", text), ("splits.json", json.dumps(content, indent=2))):
+    out, rows = Path(job.out), _people(found, job)
+    stamps = {key: fit_stamp(key, job) for _, _, keys in plan.tables() for key in keys}
+    texts = {
+        "splits.md": text,
+        "splits.json": json.dumps(jsonable({**content, "stamps": _dicts(stamps)}), indent=2),
+        "splits.csv": rows_text(_figure_rows(content, stamps)).rstrip("\n"),
+        "people.csv": rows_text([{**row, **asdict(stamps[row["fit"]])} for row in rows]).rstrip("\n"),
+        **{f"worst/{key}.html": _worst(rows, key, stamps[key]) for key in found["fits"][1]},
+    }
+    for name, written in texts.items():
         with atomic_path(out / name) as temporary:
             temporary.write_text(written + "\n")
-    _write_people(found, plan, job)
     if curves and has_matplotlib():
         with atomic_path(out / "sweeps.png") as temporary:
             plot_sweeps(curves, temporary)
@@ -141,8 +156,8 @@ def _missing(plan: Plan, found: Mapping[str, tuple[list[Part], list[str]]]) -> l
     return lines
 
 
-def _write_people(found: Mapping[str, tuple[list[Part], list[str]]], plan: Plan, job: Job) -> None:
-    """People who are in more than one table come once."""
+def _people(found: Mapping[str, tuple[list[Part], list[str]]], job: Job) -> list[dict[str, Any]]:
+    """Everybody under every fit; people who are in more than one table come once."""
     rows = {}
     for name, (parts, keys) in found.items():
         # Sweeps have images of the same names at every value.
@@ -153,10 +168,60 @@ def _write_people(found: Mapping[str, tuple[list[Part], list[str]]], plan: Plan,
             for own in sets:
                 for row in people(own, key, job):
                     rows[tuple(row[column] for column in PERSON[:5])] = row
-    with atomic_path(Path(job.out) / "people.csv") as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, PERSON)
-        writer.writeheader()
-        writer.writerows(rows.values())
+    return list(rows.values())
+
+
+def fit_stamp(key: str, job: Job) -> Stamp:
+    """What the results of a fit were made with; settings.yaml holds the settings of all."""
+    digest = hashlib.sha256((Path(job.out) / "settings.yaml").read_bytes()).hexdigest()[:12]
+    return Stamp(
+        dataset=f"depthfit bench splits, seed {job.seed}",
+        protocol=SMPL24.name,
+        body=load_body().name,
+        true_body="as stored",
+        tokenizer="open",
+        init="predictions",
+        camera="true focal" if FITS[key].knows_focal else "synthetic, with errors",
+        keypoints="synthetic, with errors",
+        matching="person",
+        config=f"settings.yaml sha256:{digest}, {' + '.join(FITS[key].configs) or 'joint'}",
+        fitted_with=__version__,
+        scored_with=__version__,
+    )
+
+
+def _dicts(stamps: Mapping[str, Stamp]) -> dict[str, dict[str, str]]:
+    return {key: asdict(stamp) for key, stamp in stamps.items()}
+
+
+def _figure_rows(content: Mapping[str, Any], stamps: Mapping[str, Stamp]) -> list[dict[str, Any]]:
+    """A row for every cell of the tables: table, fit, split or value, its figures and its stamp."""
+    tables = {name: content[name] for name in ("fits", "ablations")}
+    tables |= {f"errors of the evidence: {level}": fits for level, fits in content["levels"].items()}
+    tables |= {f"sweep of {name}": fits for name, fits in content["sweeps"].items()}
+    rows = []
+    for table, fits in tables.items():
+        for key, cells in fits.items():
+            for of, figures_of_cell in cells.items():
+                flat = {k: v for k, v in figures_of_cell.items() if k != "coverage"}
+                for what, levels in figures_of_cell["coverage"].items():
+                    flat |= {f"{what} in {level}": share for level, share in levels.items()}
+                rows.append({"table": table, "fit": key, "of": of, **flat, **asdict(stamps[key])})
+    return rows
+
+
+def _worst(rows: Sequence[Mapping[str, Any]], key: str, stamp: Stamp) -> str:
+    """The page of the worst people of a fit in the splits; nothing is drawn here."""
+    own = [
+        {
+            **row,
+            "imgname": f"{row['group']} {row['image']}",
+            "status": "accepted" if row["accepted"] else "refused",
+        }
+        for row in rows
+        if row["fit"] == key and row["level"] == USUAL
+    ]
+    return gallery_html(Scores(own, {"mpjpe_mm": {}}), stamp, [""] * len(own))
 
 
 def _plain(value: Any) -> Any:

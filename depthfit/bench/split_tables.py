@@ -8,6 +8,7 @@ from depthfit.bench.cells import LOG_ERRORS, log_cell
 from depthfit.bench.split_scores import Figures
 from depthfit.bench.splits import SWEEPS
 from depthfit.bench.variants import FITS
+from depthfit.report.score_tables import interval_text
 
 Splits = Mapping[str, Figures]
 
@@ -68,7 +69,7 @@ def overall_table(by_fit: Mapping[str, Splits]) -> str:
     for key, splits in by_fit.items():
         f = splits[list(splits)[-1]]
         name = FITS[key].name
-        row = [name, f"{f.mpjpe:.1f} [{f.low:.1f}, {f.high:.1f}]", f"{f.pa:.1f}", f"{f.reprojection:.2%}"]
+        row = [name, interval_text(f.mpjpe, f.low, f.high, ".1f"), f"{f.pa:.1f}", f"{f.reprojection:.2%}"]
         rows.append([*row, log_cell(f.focal), log_cell(f.distance), f"{f.worse:.1%}", f"{f.accepted:.0%}"])
     return table(head, rows)
 
@@ -107,7 +108,7 @@ def target_table(key: str, by_fit: Mapping[str, Splits], floors: Mapping[str, fl
         rows.append(
             [
                 name,
-                f"{f.mpjpe:.1f} [{f.low:.1f}, {f.high:.1f}]",
+                interval_text(f.mpjpe, f.low, f.high, ".1f"),
                 f"{f.gain:.0%}",
                 f"{1 - f.seen_mpjpe / f.seen_prediction:.0%}",
                 f"{f.worse:.1%}",

@@ -15,6 +15,8 @@ PART_PEOPLE = 32
 """People made and fitted together."""
 LEVELS = {"half": 0.5, "one": 1.0, "double": 2.0}
 """Factors on all errors of the evidence. The prediction's stay, so that the gain over it can be compared."""
+USUAL = "one"
+"""The level of the splits themselves."""
 SPLIT_STRIDE = 10_000
 """Between the numbers of the first images of two splits: no two people are drawn from the same stream."""
 

@@ -73,6 +73,9 @@ def test_rows_say_what_was_measured() -> None:
     row = target_table("joint", FITS, {"far": 0.025, "all": 0.02}).splitlines()[2]
     assert row.split(" | ")[1:4] == ["40.0 [38.0, 42.0]", "50%", "71%"]
     assert "2.5%" in row
+    one_image = _figures(40.0, low=math.nan, high=math.nan)
+    row = target_table("joint", {"joint": {"all": one_image}}, {"all": 0.02}).splitlines()[2]
+    assert row.split(" | ")[1] == "40.0", "one image has no interval"
 
 
 def test_what_was_not_asked_for_has_no_table() -> None:

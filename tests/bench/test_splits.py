@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from depthfit import so3
+from depthfit import __version__, so3
 from depthfit.bench import split_bench
 from depthfit.bench.floor import MEDIAN_OF_NORMAL, distance_floor, shape_mean
 from depthfit.bench.pool import Job
@@ -232,6 +232,16 @@ def test_the_benchmark_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
     content = json.loads((tmp_path / "seed_1" / "splits.json").read_text())
     assert mean == pytest.approx(content["fits"]["free_focal"]["all"]["mpjpe"], rel=1e-3)
     assert len(people) == 2 * 2 + 2 * 2 + 2
+    # Every row says what it was made with.
+    figures = list(csv.DictReader((tmp_path / "seed_1" / "splits.csv").read_text().splitlines()))
+    (cell,) = [r for r in figures if (r["table"], r["fit"], r["of"]) == ("fits", "free_focal", "all")]
+    assert float(cell["mpjpe"]) == content["fits"]["free_focal"]["all"]["mpjpe"]
+    for stamped in (*people, *figures, *content["stamps"].values()):
+        assert (stamped["fitted_with"], stamped["protocol"]) == (__version__, "smpl24")
+        assert stamped["body"] == "open-neutral"
+        assert stamped["config"].startswith("settings.yaml sha256:")
+    page = (tmp_path / "seed_1" / "worst" / "free_focal.html").read_text()
+    assert page.count("<figcaption>everyday 10000 #1:") >= 1
     assert run_splits(config) == text
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")} == before
     config.fit.solver.rounds = 2
