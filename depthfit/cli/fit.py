@@ -48,7 +48,8 @@ def report(console: Console, result: RunSummary, config: RunConfig) -> None:
         console.print(f"belongs to no image: {stranger}", style="yellow", markup=False)
     empty, unused = result.summary["images_without_people"], result.summary["detections_not_fitted"]
     if empty:
-        console.print(f"nobody was predicted in: {', '.join(empty)}", style="yellow", markup=False)
+        seen = "detected" if result.summary["init"] == "keypoints" else "predicted"
+        console.print(f"nobody was {seen} in: {', '.join(empty)}", style="yellow", markup=False)
     if unused:
         people = ", ".join(f"{name} ({count})" for name, count in unused.items())
         console.print(f"detected people without a fit: {people}", style="yellow", markup=False)

@@ -27,7 +27,7 @@ PRIOR_FOV_DEGREES = 55.0
 NOTHING_KNOWN = "prior"
 """Source of the camera of an image that nothing tells the focal of."""
 PLAUSIBLE_FOCAL = (0.2, 50.0)
-"""Focal lengths per longer side that EXIF may claim: fisheye to the longest telephoto."""
+"""Focal lengths per longer side that are believed: fisheye to the longest telephoto."""
 _ENTRY_KEYS = ("focal_px", "K", "sigma_log_focal")
 _SQUARE = 0.01
 """Largest difference of K's two focal lengths, and its largest skew, as a share of the focal length."""
@@ -87,7 +87,21 @@ def given_camera(path: Path, name: str, entry: Any, image_size: tuple[int, int])
     else:
         focal = positive_number(path, f"{name}.focal_px", entry["focal_px"], form)
         center = _center(image_size)
+    check_focal(path, f"{name}.{'K' if 'K' in entry else 'focal_px'}", focal, image_size)
     return CameraPrior(focal, sigma, center, "cameras.json")
+
+
+def check_focal(source: str | Path, field: str, focal_px: float, image_size: tuple[int, int]) -> None:
+    """Refuse a focal length in another unit: millimetres, or shares of the image's size.
+
+    Raises:
+        InputError: no camera has that focal length (px) for an image of ``image_size`` (width, height) px.
+    """
+    low, high = PLAUSIBLE_FOCAL
+    if not low <= focal_px / max(image_size) <= high:
+        found = "{:g} px for an image of {} x {}".format(focal_px, *image_size)
+        fix = "Give pixels of this image: mm / the sensor's width in mm * the image's width in px."
+        raise InputError(source, field, found, fix)
 
 
 def exif_camera(exif: ExifFocal, image_size: tuple[int, int]) -> tuple[CameraPrior | None, str | None]:

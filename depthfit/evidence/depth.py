@@ -25,6 +25,8 @@ ASPECT_SLACK = 1.5
 _EDGE_REACH = 2.0
 """Native px on either side of an edge over which its jump is measured: depth networks blend foreground
 and background within 2-3 px."""
+FARTHEST_NEAREST_M = 100.0
+"""A map whose nearest reading is farther holds nobody who could be fitted: most likely it is millimetres."""
 _PNG_FULL = np.iinfo(np.uint16).max
 
 
@@ -108,6 +110,10 @@ def read_depth(path: Path, image_size: tuple[int, int]) -> DepthMap:
     if not metres.any():
         fix = "Depth is metres, above zero; delete the file if there is none."
         raise InputError(path, "depth", "not one reading (all are 0, inf or NaN)", fix)
+    nearest = metres[metres > 0].min()
+    if nearest > FARTHEST_NEAREST_M:
+        found = f"the nearest reading is {nearest:g} m"
+        raise InputError(path, "depth", found, "Depth is metres: divide millimetres by 1000.")
     return DepthMap(metres, scale, None if focal is None else focal / float(scale[0]))
 
 

@@ -219,6 +219,8 @@ def check_triples(path: Path, field: str, values: Any, points: int, keypoint_for
     if len(values) != 3 * points:
         fits = [name for name, names in KEYPOINT_FORMATS.items() if 3 * len(names) == len(values)]
         fix = f"Set keypoints.format={' or '.join(fits)}." if fits else "Name the points' format."
+        if len(values) == 2 * points:
+            fix = "Write x, y, confidence of each point, one after another."
         found = f"{len(values)} numbers, but {points} points of {keypoint_format} make {3 * points}"
         raise InputError(path, field, found, fix)
     triples = np.array(values, dtype=np.float64).reshape(-1, 3)

@@ -21,7 +21,7 @@ _NUMBERS: dict[str, list[tuple[int, ...]]] = {
     "box_center": [(2,)],
     "box_size": [()],
     "pred_cam": [(3,)],
-    "global_orient": [(3,), (1, 3, 3)],
+    "global_orient": [(3,), (3, 3), (1, 3, 3)],
     "body_pose": [(69,), (23, 3, 3)],
     "betas": [(NUM_BETAS,)],
 }
@@ -79,7 +79,8 @@ class Predictions:
 def read_predictions(path: Path) -> tuple[Predictions, dict[int, InputError]]:
     """Read predictions.npz.
 
-    Rotations may be axis-angle (N, 3) and (N, 69) rad, or matrices (N, 1, 3, 3) and (N, 23, 3, 3).
+    Rotations may be axis-angle (N, 3) and (N, 69) rad, or matrices (N, 3, 3) or (N, 1, 3, 3), and
+    (N, 23, 3, 3).
 
     Returns:
         The predictions, and the rows that cannot be used, each with its error; their rotations are NaN.
@@ -97,6 +98,8 @@ def read_predictions(path: Path) -> tuple[Predictions, dict[int, InputError]]:
     for field, shapes in _NUMBERS.items():
         _check_column(path, field, numbers[field], len(imgname), shapes)
     numbers = {field: values.astype(np.float32) for field, values in numbers.items()}
+    if numbers["global_orient"].ndim == 3:
+        numbers["global_orient"] = numbers["global_orient"][:, None]
     bad = _bad_rows(path, imgname, person, numbers)
     good = np.array([row not in bad for row in range(len(imgname))])
     predictions = Predictions(

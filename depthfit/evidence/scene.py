@@ -25,6 +25,8 @@ from depthfit.evidence.predictions import Predictions, read_predictions
 from depthfit.evidence.token_probs import TokenProbs
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+OTHER_IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".tif", ".tiff", ".webp")
+"""Of photographs that are not read, and are named."""
 KEYPOINT_ENDING = "_keypoints"
 _log = logging.getLogger(__name__)
 
@@ -218,7 +220,7 @@ def read_scene(root: str | Path, keypoint_format: str | None = None, with_predic
         predictions, bad_rows = read_predictions(root / "predictions.npz")
         rows = _rows_by_image(root / "predictions.npz", predictions.imgname.tolist(), images, strangers)
     for stranger in strangers:
-        _log.warning("%s: no image of that name in %s; not used", stranger, root / "images")
+        _log.warning("%s: %s; not used", stranger, _why_unused(stranger, root / "images", images))
     return Scene(
         root,
         images,
@@ -239,13 +241,34 @@ def _list_images(folder: Path) -> dict[str, Path]:
         fix = "A scene is a folder with a folder images/ inside; check the path."
         raise InputError(folder, "images", "no such folder", fix)
     paths = sorted(path for path in _visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+    unread = _unread_images(folder)
     if not paths:
-        raise InputError(folder, "images", "no jpg or png file", "Put the photographs there.")
+        found = "no jpg or png file" + (f", but {unread[0]}" if unread else "")
+        fix = "Put the photographs there, as jpg or png; folders in it are not read."
+        raise InputError(folder, "images", found, fix)
+    for name in unread:
+        _log.warning("%s: %s: neither jpg nor png file; not used", folder, name)
     for stem, number in Counter(path.stem for path in paths).items():
         if number > 1:
             found = f"{number} files are named {stem}"
             raise InputError(folder, stem, found, "Rename one: the name tells what belongs to the image.")
     return {path.stem: path for path in paths}
+
+
+def _unread_images(folder: Path) -> list[str]:
+    """Names of what may hold photographs but is not read: folders, and files of other formats."""
+    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    folders = [f"{path.name}/" for path in inside if path.is_dir()]
+    return folders + [path.name for path in inside if path.suffix.lower() in OTHER_IMAGE_SUFFIXES]
+
+
+def _why_unused(stranger: str, folder: Path, images: dict[str, Path]) -> str:
+    """Why a file or an entry belongs to no image."""
+    part, _, name = stranger.partition("/")
+    stem = Path(name).stem
+    if part == "keypoints" and name.endswith(".json") and stem in images:
+        return f"OpenPose's files are named {stem}{KEYPOINT_ENDING}.json"
+    return f"no image of that name in {folder}"
 
 
 def _index(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from depthfit.camera import regressor_focal
 from depthfit.errors import InputError, check_choice
-from depthfit.evidence.cameras import NOTHING_KNOWN, CameraPrior
+from depthfit.evidence.cameras import NOTHING_KNOWN, CameraPrior, check_focal
 from depthfit.evidence.depth import DepthEdges, DepthMap, depth_edges, valid_mask
 from depthfit.evidence.keypoints import KeypointPerson, keypoint_sigma_px
 from depthfit.evidence.mask import Contour, mask_contour, person_area
@@ -184,13 +184,15 @@ def image_camera(evidence: ImageEvidence, config: FitConfig) -> CameraPrior:
     """What a fit under ``config`` takes the image's camera for before it begins.
 
     Raises:
-        InputError: The focal is to be held, and nothing tells it.
+        InputError: The focal is to be held, and nothing tells it; or the one given is in another unit.
     """
     wanted, prior = config.camera, evidence.camera
     check_choice("config", "camera.source", wanted.source, CAMERA_SOURCES)
     if wanted.source == "regressor":
         assumed = float(regressor_focal(*evidence.size))
         prior = CameraPrior(assumed, KNOWN_FOCAL_SIGMA, prior.center, wanted.source)
+    if wanted.focal_px is not None:
+        check_focal("config", "camera.focal_px", wanted.focal_px, evidence.size)
     focal = prior.focal_px if wanted.focal_px is None else wanted.focal_px
     sigma = prior.sigma_log_focal if wanted.sigma_log_focal is None else wanted.sigma_log_focal
     if wanted.focal_px is not None and wanted.sigma_log_focal is None:

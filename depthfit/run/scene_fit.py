@@ -117,6 +117,9 @@ class _SceneRun:
         assert config.scene is not None
         scene = read_scene(config.scene, config.keypoints.format)
         name = config.init or ("keypoints" if scene.predictions is None else "predictions")
+        if name == "keypoints" and scene.keypoint_format is None:
+            fix = "Add keypoints or predictions.npz, or have them made: depthfit prepare IMAGES SCENE."
+            raise InputError(config.scene, "keypoints", "none, and no predictions to start from", fix)
         self.scene = scene_with_predictions(scene, name, config) if name in REGRESSORS else scene
         if name != "keypoints":
             check_tokenizer(self.scene, config)

@@ -193,6 +193,8 @@ def matrix(**changes: float) -> list[list[float]]:
         ({"K": matrix(fx=-900.0)}, "a.K", "no camera matrix", "Write"),
         ({"K": matrix(fy=950.0)}, "a.K", "fx = 900, fy = 950", "square pixels"),
         ({"K": matrix(skew=30.0)}, "a.K", "skew = 30", "square pixels"),
+        ({"focal_px": 35}, "a.focal_px", "35 px for an image of 4000 x 3000", "sensor's width in mm"),
+        ({"K": matrix(fx=1.2, fy=1.2, cx=0.5, cy=0.5)}, "a.K", "1.2 px for an image", "pixels of this image"),
     ],
 )
 def test_bad_entries_are_explained(tmp_path, entry, field, found, fix):

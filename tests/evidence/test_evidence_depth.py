@@ -88,6 +88,7 @@ def truncate(path):
         (lambda p: np.savez(p, depth=np.ones((48, 64), int)), "depth", "dtype int64", "float metres"),
         (lambda p: np.savez(p, depth=-ramp()), "depth", "negative", "0 = no reading"),
         (lambda p: np.savez(p, depth=0 * ramp()), "depth", "not one reading", "delete the file"),
+        (lambda p: np.savez(p, depth=1000 * ramp()), "depth", "nearest reading is", "divide millimetres"),
         (lambda p: np.savez(p, depth=ramp(48, 48)), "depth", "48 x 48, which is not the aspect", "whole"),
         (lambda p: np.savez(p, depth=ramp(64, 48)), "depth", "48 x 64", "lies on its side"),
         (lambda p: np.savez(p, depth=np.array([None])), "depth", "cannot be read", "plain numeric"),

@@ -80,6 +80,12 @@ def spoiled(index: int, value: object) -> list[object]:
             "51 numbers, but 25 points of body25 make 75",
             "keypoints.format=coco17",
         ),
+        (
+            {"people": [{"pose_keypoints_2d": [9.0] * 50}]},
+            "people[0]",
+            "50 numbers, but 25",
+            "x, y, confidence",
+        ),
         ({"people": [{"pose_keypoints_2d": spoiled(3, float("nan"))}]}, "people[0]", "point 1 is", "finite"),
         ({"people": [{"pose_keypoints_2d": spoiled(4, float("inf"))}]}, "people[0]", "point 1 is", "finite"),
         ({"people": [{"pose_keypoints_2d": spoiled(5, -0.5)}]}, "people[0]", "-0.5", "confidences >= 0"),

@@ -46,6 +46,22 @@ def test_axis_angle_and_matrices_say_the_same(tmp_path):
     assert (m.root.shape, m.pose.shape, m.root.dtype) == ((3, 3, 3), (3, 23, 3, 3), np.float32)
 
 
+def test_a_root_may_be_one_matrix_a_row(tmp_path):
+    columns = prediction_columns(NAMES, PEOPLE)
+    np.savez(tmp_path / "with_axis.npz", **columns)
+    np.savez(tmp_path / "without.npz", **columns | {"global_orient": columns["global_orient"][:, 0]})
+    expected, (read, bad) = (
+        read_predictions(tmp_path / "with_axis.npz")[0],
+        read_predictions(tmp_path / "without.npz"),
+    )
+    assert bad == {}
+    np.testing.assert_array_equal(read.root, expected.root)
+    mirrored = -columns["global_orient"][:, 0]
+    np.savez(tmp_path / "mirrored.npz", **columns | {"global_orient": mirrored})
+    _, bad = read_predictions(tmp_path / "mirrored.npz")
+    assert [error.found for error in bad.values()] == ["not rotation matrices"] * 3
+
+
 def test_matrices_in_half_precision_come_out_orthonormal(tmp_path):
     columns = prediction_columns(NAMES, PEOPLE)
     columns["body_pose"] = columns["body_pose"].astype(np.float16)
@@ -104,7 +120,7 @@ def test_bad_token_probabilities_are_explained(tmp_path, probs, field, found, fi
         ({"betas": None}, "betas", "missing; the file has imgname", "name 'betas'"),
         ({"betas": np.zeros((3, 11))}, "betas", "shape (3, 11)", "(3, 10)"),
         ({"body_pose": np.zeros((3, 72))}, "body_pose", "shape (3, 72)", "(3, 69) or (3, 23, 3, 3)"),
-        ({"global_orient": np.zeros((3, 3, 3))}, "global_orient", "(3, 3, 3)", "(3, 1, 3, 3)"),
+        ({"global_orient": np.zeros((3, 9))}, "global_orient", "(3, 9)", "(3, 3, 3) or (3, 1, 3, 3)"),
         ({"pred_cam": np.zeros((2, 3))}, "pred_cam", "shape (2, 3)", "a row for each"),
         ({"box_size": np.full(3, "x")}, "box_size", "dtype <U1", "numbers"),
         ({"box_size": np.full((3, 2), 9.0)}, "box_size", "shape (3, 2)", "(3,)"),

@@ -125,8 +125,20 @@ def test_what_belongs_to_no_image_is_reported(scene, caplog):
         "predictions.npz: x.jpg",
     }
     assert all(any(stranger in line for line in caplog.messages) for stranger in whole.strangers)
+    # An image b there is: what its keypoints lack is their ending.
+    assert "keypoints/b.json: OpenPose's files are named b_keypoints.json; not used" in caplog.messages
     with pytest.raises(InputError, match="no image of that name"):
         whole.read("x.jpg")
+
+
+def test_photographs_that_are_not_read_are_named(scene, caplog):
+    (scene / "images" / "c.WEBP").write_bytes(b"RIFF")
+    (scene / "images" / "more").mkdir()
+    (scene / "images" / "Thumbs.db").write_bytes(b"x")
+    with caplog.at_level(logging.WARNING):
+        assert read_scene(scene, "body25").names == ("a", "b")
+    named = [line for line in caplog.messages if "neither jpg nor png" in line]
+    assert ["more/" in named[0], "c.WEBP" in named[1], len(named)] == [True, True, 2]
 
 
 def test_a_mask_of_somebody_unpredicted_is_noted(scene):
@@ -191,6 +203,11 @@ def no_image_left(root):
     (root / "images").mkdir()
 
 
+def images_in_folders(root):
+    no_image_left(root)
+    (root / "images" / "day1").mkdir()
+
+
 def unknown_images(root):
     np.savez(root / "predictions.npz", **prediction_columns(["aa.jpg"], [1]))
 
@@ -209,6 +226,7 @@ def camera_twice(root):
     [
         (shutil.rmtree, "images", "no such folder", "check the path"),
         (no_image_left, "images", "no jpg or png", "photographs"),
+        (images_in_folders, "images", "but day1/", "folders in it are not read"),
         (same_stem, "b", "2 files are named b", "Rename"),
         (both_keypoint_sources, "keypoints", "both keypoints.json and", "Keep the one"),
         (unknown_images, "imgname", "'aa.jpg'", "Did you mean 'a.jpg'?"),

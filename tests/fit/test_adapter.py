@@ -91,6 +91,16 @@ def test_edges_of_somebody_else_are_not_anybodys_outline() -> None:
         assert on[0] < 0.35 * on[1]
 
 
+def test_a_focal_in_millimetres_is_refused() -> None:
+    evidence, _ = _evidence()
+    config = _config("none")
+    config.camera.focal_px = 0.1 * max(evidence.size)
+    with pytest.raises(InputError, match=r"camera\.focal_px: .* for an image of"):
+        image_input(evidence, [], config)
+    config.camera.focal_px = 0.3 * max(evidence.size)
+    assert image_input(evidence, [], config).log_focal == pytest.approx(np.log(config.camera.focal_px))
+
+
 def test_a_focal_that_nothing_tells_is_not_held() -> None:
     evidence, _ = _evidence()
     size, config = evidence.size, _config("none")

@@ -58,6 +58,16 @@ def test_an_image_is_not_fitted_again_into_results_of_another_version(
     assert times(out) == before
 
 
+def test_a_scene_with_nothing_to_start_from_is_an_error(scene: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(scene / "images", bare / "images")
+    for settings in ((), ("init=keypoints",)):
+        with pytest.raises(InputError, match="no predictions to start from") as caught:
+            fit(bare, tmp_path / "out", *QUICK, *settings)
+        assert "depthfit prepare" in caught.value.fix
+    assert not (tmp_path / "out").exists()
+
+
 def test_people_without_a_fit_are_told(
     scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
