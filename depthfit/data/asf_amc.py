@@ -16,6 +16,10 @@ from depthfit.data.clip import Array, Clip, read_text
 from depthfit.errors import InputError
 
 METRES_PER_INCH = 0.0254
+TURNS, MOVES = ("rx", "ry", "rz"), ("tx", "ty", "tz")
+DAMAGED = "The file is damaged"
+Line = tuple[int, list[str]]
+"""Number of a line in its file, and its words."""
 
 
 @dataclass
@@ -47,25 +51,28 @@ def read_asf(path: str | Path) -> AsfSkeleton:
         InputError: The file is missing or not an ASF skeleton.
     """
     path = Path(path)
-    sections = _sections(read_text(path))
+    sections = _sections(path, read_text(path))
     if not {"units", "root", "bonedata", "hierarchy"} <= sections.keys():
         raise InputError(path, "sections", str(sorted(sections)), "Give an ASF skeleton file")
-    units = {line[0]: line[1] for line in sections["units"] if len(line) > 1}
-    root = {line[0]: line[1:] for line in sections["root"]}
-    bones = {"root": Bone("root", dof=[word.lower() for word in root["order"]])}
-    bones["root"].axis = np.array([float(v) for v in root.get("orientation", ["0", "0", "0"])])
-    bones["root"].axis_order = root.get("axis", ["XYZ"])[0].upper()
+    units = {words[0]: (number, words[1:2]) for number, words in sections["units"] if len(words) > 1}
+    bones = {"root": _parse_root(path, sections["root"])}
     for bone in _parse_bones(path, sections["bonedata"]):
         bones[bone.name] = bone
     parents: dict[str, str] = {}
-    for line in sections["hierarchy"]:
-        if line[0] not in ("begin", "end"):
-            parents.update(dict.fromkeys(line[1:], line[0]))
+    for _, words in sections["hierarchy"]:
+        if words[0] not in ("begin", "end"):
+            parents.update(dict.fromkeys(words[1:], words[0]))
     unknown = (set(parents) | set(parents.values())) - bones.keys()
     if unknown:
-        raise InputError(path, "hierarchy", f"bones without data: {sorted(unknown)}", "The file is damaged")
-    scale = METRES_PER_INCH / float(units.get("length", "1.0"))
-    return AsfSkeleton(bones, parents, scale, units.get("angle", "deg").startswith("deg"))
+        raise InputError(path, "hierarchy", f"bones without data: {sorted(unknown)}", DAMAGED)
+    if "root" in parents:
+        raise InputError(path, "hierarchy", f"the root hangs on {parents['root']!r}", DAMAGED)
+    number, words = units.get("length", (0, ["1.0"]))
+    (unit,) = _numbers(path, number, words, 1)
+    if not unit > 0:
+        raise InputError(path, f"line {number}", f"a unit of length of {unit:g}", DAMAGED)
+    degrees = units.get("angle", (0, ["deg"]))[1][0].startswith("deg")
+    return AsfSkeleton(bones, parents, METRES_PER_INCH / unit, degrees)
 
 
 def read_amc(path: str | Path, skeleton: AsfSkeleton | str | Path, fps: float = 120.0) -> Clip:
@@ -90,7 +97,7 @@ def read_amc(path: str | Path, skeleton: AsfSkeleton | str | Path, fps: float = 
         parent = skeleton.parents.get(name)
         parents.append(-1 if parent is None else order.index(parent))
         offsets.append(np.zeros(3) if parent is None else _bone_vector(skeleton, parent))
-        if name in values:
+        if name in values and skeleton.bones[name].dof:
             rotations[:, j] = _bone_rotation(skeleton, skeleton.bones[name], values[name])
     for j, name in enumerate(order):
         if name not in skeleton.parents.values():
@@ -98,7 +105,7 @@ def read_amc(path: str | Path, skeleton: AsfSkeleton | str | Path, fps: float = 
             parents.append(j)
             offsets.append(_bone_vector(skeleton, name))
     ends = np.broadcast_to(np.eye(3), (frames, len(names) - len(order), 3, 3))
-    moves = [skeleton.bones["root"].dof.index(axis) for axis in ("tx", "ty", "tz")]
+    moves = [skeleton.bones["root"].dof.index(axis) for axis in MOVES]
     return Clip(
         names=tuple(names),
         parents=tuple(parents),
@@ -109,37 +116,78 @@ def read_amc(path: str | Path, skeleton: AsfSkeleton | str | Path, fps: float = 
     )
 
 
-def _sections(text: str) -> dict[str, list[list[str]]]:
-    sections: dict[str, list[list[str]]] = {}
-    current: list[list[str]] = []
-    for raw in text.splitlines():
+def _sections(path: Path, text: str) -> dict[str, list[Line]]:
+    sections: dict[str, list[Line]] = {}
+    current: list[Line] = []
+    for number, raw in enumerate(text.splitlines(), start=1):
         line = raw.split("#")[0].strip()
         if line.startswith(":"):
-            current = sections.setdefault(line[1:].split()[0].lower(), [])
+            words = line[1:].split()
+            if not words:
+                raise InputError(path, f"line {number}", "a section without a name", DAMAGED)
+            current = sections.setdefault(words[0].lower(), [])
         elif line:
-            current.append(line.split())
+            current.append((number, line.split()))
     return sections
 
 
-def _parse_bones(path: Path, lines: list[list[str]]) -> list[Bone]:
+def _numbers(path: Path, line: int, words: list[str], count: int | None = None) -> list[float]:
+    """The words of a line as numbers, ``count`` of them if it is given."""
+    try:
+        values = [float(word) for word in words]
+    except ValueError as error:
+        raise InputError(path, f"line {line}", f"{' '.join(words)!r} are no numbers", DAMAGED) from error
+    if count is not None and len(values) != count:
+        raise InputError(path, f"line {line}", f"{len(values)} numbers, not {count}", DAMAGED)
+    return values
+
+
+def _axis_order(path: Path, line: int, words: list[str]) -> str:
+    order = words[0].upper() if words else "XYZ"
+    if sorted(order) != ["X", "Y", "Z"]:
+        raise InputError(path, f"line {line}", f"{order!r} is no order of X, Y and Z", DAMAGED)
+    return order
+
+
+def _parse_root(path: Path, lines: list[Line]) -> Bone:
+    bone = Bone("root")
+    for number, (key, *rest) in lines:
+        if key == "order":
+            bone.dof = [word.lower() for word in rest]
+            if not set(MOVES) <= set(bone.dof) <= {*MOVES, *TURNS}:
+                raise InputError(path, f"line {number}", f"{rest} of the root", "It moves and turns in space")
+        elif key == "axis":
+            bone.axis_order = _axis_order(path, number, rest)
+        elif key == "orientation":
+            bone.axis = np.array(_numbers(path, number, rest, 3))
+    if not bone.dof:
+        raise InputError(path, "root", "no order of its numbers", DAMAGED)
+    return bone
+
+
+def _parse_bones(path: Path, lines: list[Line]) -> list[Bone]:
     bones: list[Bone] = []
-    for key, *rest in lines:
+    for number, (key, *rest) in lines:
         if key == "begin":
             bones.append(Bone(""))
-        elif key == "name":
-            bones[-1].name = rest[0]
+            continue
+        if not bones or (key == "name" and not rest):
+            raise InputError(path, f"line {number}", f"{key!r} of no bone", DAMAGED)
+        bone = bones[-1]
+        if key == "name":
+            bone.name = rest[0]
         elif key == "direction":
-            bones[-1].direction = np.array([float(v) for v in rest])
+            bone.direction = np.array(_numbers(path, number, rest, 3))
         elif key == "length":
-            bones[-1].length = float(rest[0])
+            (bone.length,) = _numbers(path, number, rest, 1)
         elif key == "axis":
-            bones[-1].axis = np.array([float(v) for v in rest[:3]])
-            bones[-1].axis_order = rest[3].upper() if len(rest) > 3 else "XYZ"
+            bone.axis = np.array(_numbers(path, number, rest[:3], 3))
+            bone.axis_order = _axis_order(path, number, rest[3:])
         elif key == "dof":
-            bones[-1].dof = [word.lower() for word in rest]
-            if not set(bones[-1].dof) <= {"rx", "ry", "rz"}:
-                found = f"{rest} of bone {bones[-1].name}"
-                raise InputError(path, "dof", found, "Only rotations are supported below the root")
+            bone.dof = [word.lower() for word in rest]
+            if not set(bone.dof) <= set(TURNS):
+                found = f"{rest} of bone {bone.name}"
+                raise InputError(path, f"line {number}", found, "Only rotations are supported below the root")
     return bones
 
 
@@ -179,7 +227,7 @@ def _parse_motion(path: Path, skeleton: AsfSkeleton) -> dict[str, Array]:
         if len(words) == 1 and words[0].isdigit():
             frames += 1
             continue
-        name, values = words[0], [float(v) for v in words[1:]]
+        name, values = words[0], _numbers(path, number, words[1:])
         if name not in skeleton.bones or len(values) != len(skeleton.bones[name].dof):
             found = f"{len(values)} values for bone {name!r}"
             raise InputError(path, f"line {number}", found, "Use the ASF skeleton of the same subject")

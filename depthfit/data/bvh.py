@@ -69,6 +69,10 @@ def _parse_hierarchy(path: Path, tokens: list[str]) -> _Hierarchy:
             position += 4
         elif word == "CHANNELS":
             count = int(tokens[position + 1])
+            if count < 0:
+                raise InputError(
+                    path, f"CHANNELS of {tree.names[stack[-1]]}", str(count), "The file is damaged"
+                )
             tree.channels[stack[-1]] = tokens[position + 2 : position + 2 + count]
             position += 2 + count
         elif word == "}":

@@ -68,12 +68,7 @@ def fitted_row(
     assert item.evidence is not None
     assert prediction.detection is not None
     image, person = given
-    size = float((person.box[2:] - person.box[:2]).max().clamp(min=1.0))
-    refined, found = fit.refined, prediction.detection
-    width, height = item.evidence.size
-    pixels = refined.keypoints_2d
-    inside = ((pixels >= -0.5) & (pixels <= [width - 0.5, height - 0.5])).all(-1)
-    sd = fit.joints_std[[j for name, j in JOINT_INDEX.items() if name != "pelvis"]]
+    found, size = prediction.detection, item.evidence.size
     return {
         "key": item.key,
         "person": prediction.person,
@@ -85,6 +80,21 @@ def fitted_row(
         "evidence": "+".join(_evidence(image, person, config)),
         "focal_source": item.evidence.camera.source,
         "keypoints": int(found.found.sum()),
+        **_measures(person, fit, size),
+        "width": size[0],
+        "height": size[1],
+        **_bodies(fit, rest_pelvis),
+        "detected": np.concatenate([found.xy, found.confidence[:, None]], 1).astype(np.float32),
+    }
+
+
+def _measures(person: PersonInput, fit: PersonFit, image: tuple[int, int]) -> dict[str, float]:
+    """What the gate looks at, in the units of its limits; ``image`` is (width, height) px."""
+    size = float((person.box[2:] - person.box[:2]).max().clamp(min=1.0))
+    pixels = fit.refined.keypoints_2d
+    inside = ((pixels >= -0.5) & (pixels <= np.array(image) - 0.5)).all(-1)
+    sd = fit.joints_std[[j for name, j in JOINT_INDEX.items() if name != "pelvis"]]
+    return {
         "reprojection": PERCENT * fit.reprojection[1] / size,
         "initial_reprojection": PERCENT * fit.reprojection[0] / size,
         "depth_residual": PERCENT * fit.depth_residual[1],
@@ -94,21 +104,25 @@ def fitted_row(
         "distance_sd": PERCENT * fit.distance_std_log,
         # As the verdict takes it: over the coordinates of the body joints.
         "prior": float(np.sqrt(2 * fit.cost_after["pose_prior"] / (3 * NUM_BODY_JOINTS))),
-        "beta": float(np.abs(refined.betas).max()),
+        "beta": float(np.abs(fit.refined.betas).max()),
         "inside": PERCENT * float(inside.mean()),
+    }
+
+
+def _bodies(fit: PersonFit, rest_pelvis: np.ndarray) -> dict[str, Any]:
+    """The fit and the prediction, each with its camera."""
+    refined, initial = fit.refined, fit.initial
+    return {
         "focal": refined.focal,
-        "initial_focal": fit.initial.focal,
-        "width": width,
-        "height": height,
+        "initial_focal": initial.focal,
         "pose": axis_angle(refined),
         "betas": refined.betas,
         "transl": refined.transl,
         "smpl_transl": refined.transl - rest_pelvis,
         "center": refined.center,
-        "initial_pose": axis_angle(fit.initial),
-        "initial_betas": fit.initial.betas,
-        "initial_transl": fit.initial.transl,
-        "detected": np.concatenate([found.xy, found.confidence[:, None]], 1).astype(np.float32),
+        "initial_pose": axis_angle(initial),
+        "initial_betas": initial.betas,
+        "initial_transl": initial.transl,
     }
 
 

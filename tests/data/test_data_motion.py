@@ -114,6 +114,8 @@ def test_bvh_faults_are_named(tmp_path: Path) -> None:
         (BVH.replace("1 2 3 90 90 0 90 0 0\n", ""), "truncated"),
         (BVH.replace("HIERARCHY", "SOMETHING"), "sections not found"),
         (BVH.replace("CHANNELS 3 Xrotation", "CHANNELS 3 Wspin"), "Unknown channel"),
+        (BVH.replace("CHANNELS 3 X", "CHANNELS -2 X"), "CHANNELS of knee: -2"),
+        (BVH.replace("90 90 0", "90 o 0"), "could not convert string to float: 'o'"),
     ]:
         (tmp_path / "b.bvh").write_text(text)
         with pytest.raises(InputError, match=match):
@@ -147,6 +149,43 @@ def test_amc_of_another_skeleton_is_refused(tmp_path: Path) -> None:
     (tmp_path / "01.asf").write_text(ASF)
     (tmp_path / "01_01.amc").write_text(AMC.replace("thigh 0 90", "thigh 0 90 3"))
     with pytest.raises(InputError, match="3 values for bone 'thigh'"):
+        read_amc(tmp_path / "01_01.amc", tmp_path / "01.asf")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        ("length 0.5", "length half", "line 4: 'half' are no numbers"),
+        ("length 0.5", "length 0", "line 4: a unit of length of 0"),
+        ("orientation 0 0 0", "orientation 0 zero 0", "line 10: '0 zero 0' are no numbers"),
+        ("order TX TY TZ RX RY RZ", "order TX TY RX RY RZ", "line 7: .* of the root"),
+        ("  order TX TY TZ RX RY RZ\n", "", "root: no order"),
+        ("direction 0 -1 0\n    length 10", "direction 0 -1 x\n    length 10", "line 15: '0 -1 x' are no"),
+        ("direction 0 -1 0\n    length 10", "direction 0 -1\n    length 10", "line 15: 2 numbers, not 3"),
+        ("length 10", "length ten", "line 16: 'ten' are no numbers"),
+        ("axis 0 0 90 XYZ", "axis 0 0 XYZ", "line 17: '0 0 XYZ' are no numbers"),
+        ("axis 0 0 90 XYZ", "axis 0 0 90 XXZ", "line 17: 'XXZ' is no order"),
+        ("dof rx rz", "dof rx tz", "line 18: .* of bone thigh"),
+        (":bonedata\n  begin\n", ":bonedata\n", "line 12: 'id' of no bone"),
+        ("name thigh", "name", "line 14: 'name' of no bone"),
+        (":hierarchy", ":\n:hierarchy", "line 27: a section without a name"),
+        ("thigh shank\n", "thigh root\n", "hierarchy: the root hangs on 'thigh'"),
+    ],
+)
+def test_damaged_skeletons_are_named_by_file_and_line(
+    tmp_path: Path, right: str, wrong: str, words: str
+) -> None:
+    assert right in ASF
+    path = tmp_path / "01.asf"
+    path.write_text(ASF.replace(right, wrong, 1))
+    with pytest.raises(InputError, match=rf"01\.asf: {words}"):
+        read_asf(path)
+
+
+def test_a_motion_with_a_word_for_a_number_is_named_by_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "01.asf").write_text(ASF)
+    (tmp_path / "01_01.amc").write_text(AMC.replace("thigh 90 0", "thigh 90 1.#IND"))
+    with pytest.raises(InputError, match=r"01_01\.amc: line 8: '90 1\.#IND' are no numbers"):
         read_amc(tmp_path / "01_01.amc", tmp_path / "01.asf")
 
 
