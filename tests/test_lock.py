@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from depthfit.errors import InputError
-from depthfit.lock import lock
+from depthfit.lock import LOCK, lock
 
 
 def test_the_lock_is_another_processs_until_it_ends(tmp_path: Path) -> None:
@@ -28,4 +30,5 @@ def test_the_lock_is_another_processs_until_it_ends(tmp_path: Path) -> None:
             pass
         other.kill()
     with lock(tmp_path / "new"):
-        pass
+        # It tells of its holder alone.
+        assert (tmp_path / "new" / LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"

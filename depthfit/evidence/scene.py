@@ -110,16 +110,25 @@ class Scene:
 
         Args:
             name: As in ``names``.
+
+        Raises:
+            InputError: A file went away since the scene was read.
         """
         digest = hashlib.sha256()
         for path in (self.images[name], *(by[name] for by in self._files.values() if name in by)):
-            status = path.stat()
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise InputError(
+                    path, "file", f"cannot be read ({error.strerror})", "Check the path."
+                ) from error
             digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
         for person in self._coco.get(name, []):
             digest.update(person.xy.tobytes() + person.confidence.tobytes())
         digest.update(json.dumps(self._cameras.get(name), sort_keys=True).encode())
         if self.predictions is not None:
             p, rows = self.predictions, self.rows_of(name)
+            digest.update((p.regressor or "").encode())
             # Token probabilities are left out: they are read row by row, and come with the rest.
             parts = (p.person, p.box_center, p.box_size, p.pred_cam, p.root, p.pose, p.betas)
             for part in parts:

@@ -109,6 +109,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [{key: value[i] for key, value in table.items()} for i in range(count)]
 
 
+def rows_at(rows: Sequence[dict[str, Any]], person: np.ndarray, places: np.ndarray) -> list[dict[str, Any]]:
+    """An image's rows with today's places in predictions.npz, which may have got other images since.
+
+    Args:
+        person: (N,) numbers of the image's people there; places: (N,) their rows.
+    """
+    by_person = dict(zip(person.tolist(), places.tolist(), strict=True))
+    return [{**row, "row": by_person[int(row["person"])]} for row in rows]
+
+
 def versions_of(path: Path) -> set[str]:
     """Versions of depthfit that made the rows of a file that :func:`write_rows` wrote; none without rows."""
     with _opened(path) as data:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,13 @@ def write_meshes(
         vertices = torch.from_numpy(fitter.vertices(fit.refined))
         write_obj(out / f"{name}_{prediction.person}.obj", vertices, faces)
         write_glb(out / f"{name}_{prediction.person}.glb", vertices, faces)
+
+
+def meshes_of(out: Path, names: Collection[str]) -> list[Path]:
+    """Files that :func:`write_meshes` wrote of these images."""
+    meshes = [path for path in out.glob("*_*") if path.suffix in (".obj", ".glb")] if out.is_dir() else []
+    found = [(path, re.fullmatch(r"(.+)_\d+", path.stem)) for path in meshes]
+    return [path for path, match in found if match is not None and match[1] in names]
 
 
 def _view(fitter: Fitter, body: BodyResult, prediction: Prediction) -> PersonView:

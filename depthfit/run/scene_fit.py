@@ -48,11 +48,12 @@ from depthfit.run.output import (
     fit_of_row,
     person_row,
     read_rows,
+    rows_at,
     unused_detections,
     versions_of,
     write_rows,
 )
-from depthfit.run.pictures import overlay_job, overlay_path, write_meshes
+from depthfit.run.pictures import meshes_of, overlay_job, overlay_path, write_meshes
 from depthfit.run.predictions import PREDICTIONS, check_tokenizer, scene_with_predictions
 from depthfit.run.summary import RunSummary, figures
 from depthfit.run.unfitted import without_evidence
@@ -134,6 +135,8 @@ class _SceneRun:
         self.fit = HalvingFitter(self.fitter.fit, isolate=False)
         self.context = InitContext(self.body, tokenizer, config, device, config.seed)
         self.skipped: dict[str, str] = {}
+        self.marks: dict[str, str] = {}
+        """Fingerprints from before images were read: of what changes meanwhile the next run knows."""
         used = None if name == "keypoints" else self.scene.predictions
         self.foreign = None if used is None else foreign_betas(used.regressor, self.body)
         if self.foreign is not None:
@@ -146,7 +149,7 @@ class _SceneRun:
         names = list(self.scene.names)
         for name in self.stale:
             _log.warning("%s: its evidence changed since it was fitted; it is fitted again", name)
-            self._part(name).unlink()
+        self._discard(set(self.stale))
         todo = [n for n in names if self.config.overwrite or not self._part(n).is_file()]
         undrawn = [n for n in names if n not in set(todo) and self._lacks_overlay(n)]
         try:
@@ -202,9 +205,19 @@ class _SceneRun:
         return number if number > 1 else 0
 
     def _clear(self, names: list[str]) -> None:
-        """Take old results away first: a run that is stopped must not leave them beside the new settings."""
-        for path in (self.out / "fits.npz", self.out / "summary.json", *map(self._part, names)):
+        """Take old results away first, also of images that are not in the scene now: a run that is stopped,
+        or an image that comes back, must not leave them beside the new settings."""
+        for path in (self.out / "fits.npz", self.out / "summary.json"):
             path.unlink(missing_ok=True)
+        self._discard({*names, *(part.stem for part in (self.out / "parts").glob("*.npz"))})
+
+    def _discard(self, names: set[str]) -> None:
+        """Take the results of images away. A picture that stayed would pass for one of the next results."""
+        for name in names:
+            self._part(name).unlink(missing_ok=True)
+            overlay_path(self.out, name).unlink(missing_ok=True)
+        for mesh in meshes_of(self.out, names):
+            mesh.unlink()
 
     def _part(self, name: str) -> Path:
         return self.out / "parts" / f"{name}.npz"
@@ -232,6 +245,7 @@ class _SceneRun:
     def _read(self, name: str) -> _Read:
         """What one image holds; in a thread beside the fit."""
         try:
+            self.marks[name] = self.scene.fingerprint(name)
             evidence = self.scene.read(name)
             if self.config.init == "keypoints":
                 # To start from them is a fit itself, which is not begun beside another.
@@ -304,7 +318,7 @@ class _SceneRun:
         # Last, for this file is what says that the image is fitted.
         known = sum(p.detection is not None for p in job.predictions)
         about = {
-            EVIDENCE: self.scene.fingerprint(job.evidence.name),
+            EVIDENCE: self.marks[job.evidence.name],
             UNUSED: len(job.evidence.people) - known,
         }
         write_rows(self._part(job.evidence.name), rows, {k: np.array(v) for k, v in about.items()})
@@ -316,9 +330,16 @@ class _SceneRun:
         else:
             advance()
 
+    def _rows_of(self, name: str) -> list[dict[str, Any]]:
+        rows = read_rows(self._part(name))
+        if self.config.init == "keypoints" or self.scene.predictions is None:
+            return rows
+        places = self.scene.rows_of(name)
+        return rows_at(rows, self.scene.predictions.person[places], places)
+
     def _finish(self, names: list[str]) -> RunSummary:
         parts = {name: self._part(name) for name in names if self._part(name).is_file()}
-        by_image = {name: read_rows(part) for name, part in parts.items()}
+        by_image = {name: self._rows_of(name) for name in parts}
         rows = sorted((row for own in by_image.values() for row in own), key=lambda row: int(row["row"]))
         extra = {"faces": self.body.faces.numpy()} if self.config.output.vertices else {}
         write_rows(self.out / "fits.npz", rows, extra)

@@ -6,15 +6,18 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from depthfit import __version__
-from depthfit.bench.accuracy import AccuracyConfig, run_accuracy
+from depthfit.bench.accuracy import COLUMNS, AccuracyConfig, accuracy_figures, run_accuracy
 from depthfit.bench.fitting import Workbench
+from depthfit.bench.saved_fits import SavedFit
 from depthfit.bench.variants import FITS
 from depthfit.errors import InputError
+from depthfit.evaluation.score import Scores
 from depthfit.report import score_report
 
 pytestmark = pytest.mark.timeout(600)
@@ -86,15 +89,45 @@ def test_the_report_of_a_fit_is_that_of_eval(tmp_path: Path, monkeypatch: pytest
         assert stamped["fitted_with"] == stamped["scored_with"] == __version__
         assert (stamped["body"], stamped["protocol"]) == ("open-neutral", "smpl24")
         assert "identity/config.yaml sha256:" in stamped["config"]
+        assert stamped["camera"] == "synthetic, with errors"
 
     def fit_again(*_: object, **__: object) -> None:
         raise AssertionError("fitted again")
 
     monkeypatch.setattr(Workbench, "fit", fit_again)
     assert run_accuracy(config) == table
+    saved = tmp_path / "fits_101_1" / "identity" / "config.yaml"
+    settings = saved.read_text()
+    saved.unlink()
+    with pytest.raises(InputError, match="fits of other settings"):
+        run_accuracy(config)
+    saved.write_text(settings)
     config.fit.keypoints.noise_factor = 0.7
     with pytest.raises(InputError, match="fits of other settings"):
         run_accuracy(config)
+
+
+def test_figures_are_of_both_kinds_of_people_and_of_errors_without_sign() -> None:
+    def row(name: str, mpjpe: float, log: float) -> dict[str, Any]:
+        own = dict.fromkeys(COLUMNS, mpjpe) | {"focal_log": log, "distance_log": -log}
+        return {"imgname": name, "person": 1, **own, **{f"initial_{k}": 2 * v for k, v in own.items()}}
+
+    rows = [row("a.png", 10.0, -0.1), row("b.png", 30.0, 0.2), row("c.png", 80.0, -0.3)]
+    coverage = {"focal": {"68%": 0.5, "95%": 0.9}, "distance": {"68%": 0.6, "95%": 0.9}}
+    scores = {"fit": Scores(rows, {"worse": 0.25, "accepted": 0.75, "coverage": coverage})}
+    kinds = {("a", 1): "everyday", ("b", 1): "hard", ("c", 1): "random"}
+    prediction, fit = accuracy_figures(scores, kinds)
+    everyday, hard, focal = (fit[k] for k in ("mpjpe_everyday_mm", "mpjpe_hard_mm", "focal_log"))
+    assert (fit["mpjpe_mm"], everyday, hard) == pytest.approx((40.0, 10.0, 55.0))
+    assert (focal, fit["distance_log"], prediction["focal_log"]) == pytest.approx((0.2, 0.2, 0.4))
+    assert (fit["focal_68"], fit["distance_68"], fit["worse"], fit["accepted"]) == (0.5, 0.6, 0.25, 0.75)
+
+
+def test_time_is_told_by_person(tmp_path: Path) -> None:
+    bench: Any = SimpleNamespace(context=SimpleNamespace(body=SimpleNamespace(name="open")))
+    saved = SavedFit(FITS["identity"], tmp_path, "")
+    saved.write([{"imgname": f"{k}.png", "person": 1} for k in range(4)], 8.0, bench)
+    assert saved.seconds_per_person() == 2.0
 
 
 def test_an_unknown_table_is_named(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_what_was_not_asked_for_has_no_table() -> None:
 
 def test_a_large_log_error_is_a_factor_and_no_per_cent() -> None:
     """The regressor's focal of 5000/256 px a pixel is 20 times the lens's: |log| 3.0 is not 300 %."""
-    assert [log_cell(error) for error in (0.0, 0.074, 0.499)] == ["0.0%", "7.4%", "49.9%"]
+    assert [log_cell(error) for error in (0.0, 0.074, 0.499, 0.5)] == ["0.0%", "7.4%", "49.9%", "x1.6"]
     assert [log_cell(math.log(factor)) for factor in (2.0, 9.9, 20.2, 300.0)] == [
         "x2.0",
         "x9.9",

@@ -13,7 +13,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from depthfit import __version__
-from depthfit.bench.dataset import DatasetConfig, _references, run_dataset
+from depthfit.bench.dataset import DatasetConfig, _references, run_dataset, stack
 from depthfit.bench.scoring import EvalConfig, run_eval
 from depthfit.body.export import export_smplx
 from depthfit.camera import regressor_focal
@@ -349,6 +349,17 @@ def test_published_figures_stand_beside_the_whole_test_split_alone(settings, fai
         "" if reason is None else f"Not printed: they are of the whole test split, this is {reason}."
     )
     assert _references("coco", "image2d", load_config(["every=2"], DatasetConfig), {}) == ((), "")
+
+
+def test_scenes_of_other_columns_are_stacked_by_those_they_share() -> None:
+    names = np.array(["nose"])
+    one = {"person": np.array([1]), "focal": np.array([2.0]), "keypoint_names": names}
+    two = {"person": np.array([3, 4]), "keypoint_names": names}
+    for tables in ([one, two], [two, one]):
+        found = stack(tables)
+        assert found.keys() == {"person", "keypoint_names"}
+        assert sorted(found["person"].tolist()) == [1, 3, 4]
+        assert found["keypoint_names"].tolist() == ["nose"]
 
 
 def test_one_saved_fit_is_scored_by_its_files(run, tmp_path, capsys, smpl_folder):  # noqa: F811

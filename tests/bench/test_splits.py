@@ -70,6 +70,15 @@ def test_sweeps_share_what_is_usual_and_change_one_thing() -> None:
                 assert len(changed) == 1, (name, value)
 
 
+def test_a_worse_prediction_is_worse_in_all_that_it_says() -> None:
+    usual = next(iter(sweep_parts(["prediction"], 1, 1)["prediction"][0.08])).scene.noise.prediction
+    for value, (part,) in sweep_parts(["prediction"], 1, 1)["prediction"].items():
+        found = part.scene.noise.prediction
+        assert found.pose_rad == pytest.approx(value)
+        for name in ("root_rad", "betas"):
+            assert getattr(found, name) == pytest.approx(getattr(usual, name) * value / 0.08), (name, value)
+
+
 @pytest.mark.parametrize("key", list(FITS))
 def test_every_fit_has_settings_of_its_own(key: str) -> None:
     base = FitConfig()

@@ -12,7 +12,8 @@ import smplx
 import torch
 
 from depthfit.datasets import DatasetSource, open_dataset
-from depthfit.datasets.labels import true_keypoints, truth_columns
+from depthfit.datasets.label_files import _thinned
+from depthfit.datasets.labels import projected, true_keypoints, truth_columns
 from depthfit.datasets.npz import LabelArchive
 from depthfit.datasets.write import SceneOptions, is_written, write_scene
 from depthfit.errors import InputError
@@ -181,11 +182,11 @@ def test_a_focal_length_alone_is_a_camera_about_the_image_s_middle(rng, tmp_path
     formats.write_image(tmp_path / "spec_mtp" / "a" / "1.png")
     formats.write_image(tmp_path / "spec_mtp" / "b" / "1.png", size=wide)
     K = np.stack([formats.K, formats.K])
-    K[:, 0, 0] = K[:, 1, 1] = [150, 310]
+    K[:, 0, 0], K[:, 1, 1] = [150, 309.5], [150, 310.5]
     K[1, :2, 2] = (np.array(wide) - 1) / 2
     told = columns | {"K": K}
     del columns["K"]
-    columns["focal_length"] = np.array([[150.0, 150.0], [310.0, 310.0]])
+    columns["focal_length"] = np.array([[150.0, 150.0], [309.5, 310.5]])
     truths = []
     for name, content in (("focal", columns), ("matrix", told)):
         path = formats.write_npz(tmp_path / f"{name}.npz", content)
@@ -196,7 +197,7 @@ def test_a_focal_length_alone_is_a_camera_about_the_image_s_middle(rng, tmp_path
     assert (true_keypoints(truths[0])[..., 2] == 1).all()
     labelled = open_labels("humandata", tmp_path, tmp_path / "focal.npz", body_set).read("focal")
     folder = write_scene(labelled, tmp_path / "scene", body_set.get, SceneOptions("truth", "known"), {})
-    assert read_scene(folder, "body25").read("spec_mtp_b_1").camera.focal_px == pytest.approx(310)
+    assert read_scene(folder, "body25").read("spec_mtp_b_1").camera.focal_px == pytest.approx(310, rel=1e-4)
 
 
 @pytest.mark.parametrize("compressed", [True, False])
@@ -311,3 +312,17 @@ def test_what_a_data_set_cannot_give_is_an_error(rng, tmp_path, body_set):
         open_dataset(DatasetSource("bedlam", tmp_path), body_set.get)
     with pytest.raises(InputError, match="3dpw-tokenhmr"):
         open_dataset(DatasetSource("3dwp", tmp_path), body_set.get)
+
+
+def test_every_second_image_keeps_all_its_people():
+    files = ["b.jpg", "a.jpg", "a.jpg", "c.jpg", "b.jpg"]
+    assert _thinned(files, [0, 1, 2, 3, 4], 2) == [1, 2, 3]
+    assert _thinned(files, [0, 3, 4], 2) == [0, 4]
+
+
+def test_what_is_behind_the_camera_is_not_seen():
+    points = np.array([[[0.1, 0.2, 2.0], [0.1, 0.2, -2.0], [np.nan] * 3]])
+    K = np.array([[[100.0, 0, 50], [0, 100, 40], [0, 0, 1]]])
+    xy, seen = projected({"keypoints_3d": points, "K": K})
+    assert seen.tolist() == [[True, False, False]]
+    np.testing.assert_allclose(xy[0, 0], [55, 50])

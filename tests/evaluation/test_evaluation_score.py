@@ -72,6 +72,17 @@ def test_known_errors(tmp_path, tables):
     }  # fmt: skip
 
 
+def test_a_joints_deviation_is_compared_with_that_joints_error(tmp_path, tables):
+    """Joint 5 is 3 cm off and says so; the pelvis, about which all is measured, says nothing."""
+    fits, truth = tables
+    fits["joints"] = truth["joints"].copy()
+    fits["joints"][:, 5] += 0.03
+    fits["joints_std"] = np.full((6, 24), 0.01)
+    fits["joints_std"][:, 5] = 0.05
+    fits["joints_std"][:, 0] = np.nan
+    assert _score(tmp_path, fits, truth).summary["coverage"]["joints"]["68%"] == 1.0
+
+
 def test_people_are_matched_by_name_not_by_order(tmp_path, tables):
     fits, truth = tables
     order = np.array([3, 0, 5, 1, 4])

@@ -267,3 +267,21 @@ def test_points_without_confidence_are_missing_unless_none_has_any(tmp_path):
     assert trusted.found.sum() == 7
     assert (trusted.xy[~trusted.found] == 0).all()
     assert person.trusted(0.9).found.sum() == 17
+
+
+@pytest.mark.parametrize(
+    ("xy", "inside"),
+    [
+        ((-1200, 0), True), ((-1201, 0), False), ((1600, 0), True), ((1601, 0), False),
+        ((0, 1400), True), ((0, 1401), False), ((0, -1200), True), ((0, -1201), False),
+    ],
+)  # fmt: skip
+def test_points_end_three_longer_sides_beyond_the_image(xy, inside):
+    points = np.zeros((len(KEYPOINTS), 2))
+    points[3] = xy
+    person = kp.KeypointPerson(points, (np.arange(len(KEYPOINTS)) == 3) * 1.0, "people[0]")
+    if inside:
+        kp.check_reach(Path("a.json"), [person], (400, 200))
+    else:
+        with pytest.raises(InputError, match=rf"a\.json: people\[0\]: {KEYPOINTS[3]} at"):
+            kp.check_reach(Path("a.json"), [person], (400, 200))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from depthfit.body.load import load_body
 from depthfit.body.model import Body
 from depthfit.errors import InputError
 from depthfit.fit import FitConfig, Fitter, ImageInput, PersonFit
-from depthfit.fit.verdict import FitStatus
+from depthfit.fit.nuisance import COMMON_ERROR
+from depthfit.fit.verdict import VERDICTS, FitStatus, Measures, judge
 from tests.fit.scenes import exact_config, exact_image
 
 FOCAL_SIGMA = 0.2
@@ -80,6 +82,9 @@ def test_who_is_refused_has_the_deviations_of_the_prediction(body: Body, image: 
     betas = start.betas + prior.betas_sigma * torch.randn(many, start.betas.shape[1], generator=generator)
     joints = wide.model.skeleton(root, pose, betas).position
     drawn = joints.var(0).mean(-1).sqrt().numpy()
+    heights = body.v_template[:, 1] + torch.einsum("vb,nb->nv", body.shapedirs[:, 1], betas[:, :10])
+    spread = float((heights.max(1).values - heights.min(1).values).log().std())
+    assert refused.distance_std_log**2 - FOCAL_SIGMA**2 == pytest.approx(spread**2, rel=0.15)
     limbs = drawn > 0.01
     assert limbs.sum() > 10
     ratio = refused.joints_std[limbs] / drawn[limbs]
@@ -123,3 +128,81 @@ def test_settings_without_a_fit_are_refused_by_name(
     setattr(getattr(config, section), name, value)
     with pytest.raises(InputError, match=f"{section}.{name}"):
         Fitter(body, None, config)
+
+
+def test_a_distance_known_by_depth_is_surer_than_the_focal(body: Body, image: ImageInput) -> None:
+    """Metric depth tells the distance alone: what the focal errs is undone by the person's own step."""
+    found = fit(body, short_config(), replace(image, depth_focal=None))
+    assert found.focal_std_log > 0.005
+    assert found.distance_std_log < found.focal_std_log / 2
+
+
+def test_two_people_tell_a_camera_less_than_twice_as_well_as_one(body: Body, image: ImageInput) -> None:
+    config = short_config()
+    wide = replace(image, log_focal_sigma=10.0)
+    one = fit(body, config, wide)
+    ((both, _),) = Fitter(body, None, config).fit([replace(wide, people=wide.people * 2)])
+    expected = one.focal_std_log * math.sqrt((1 + COMMON_ERROR) / 2)
+    assert both.focal_std_log == pytest.approx(expected, rel=0.05)
+
+
+def test_bones_that_nobody_predicts_have_the_populations_spread(body: Body, image: ImageInput) -> None:
+    fitter = Fitter(body, None, FitConfig())
+    sigma = fitter.scheduler([image]).batch.person_prior.betas_sigma
+    assert sigma.shape[1] > body.num_betas
+    assert (sigma[:, body.num_betas :] == 1).all()
+    assert (sigma[:, : body.num_betas] < 0.5).all()
+
+
+def test_the_priors_measure_is_the_root_mean_square_of_its_residual(body: Body, image: ImageInput) -> None:
+    fitter = Fitter(body, None, short_config())
+    fitted = fitter.solve([image])
+    chart = fitted.scheduler.space.chart(fitted.scheduler.start().people)
+    turned = fitted.after.state.people.pose[0, :21] @ image.people[0].pose[:21].mT
+    residual = torch.linalg.solve(chart.basis[0], so3.log(turned).flatten())
+    assert float(fitted.measures[1].prior_rms) == pytest.approx(
+        float(residual.square().mean().sqrt()), rel=1e-2
+    )
+
+
+GOOD = {"reprojection": 0.0, "depth_residual": 0.0, "prior_rms": 0.0, "focal_sigmas": 0.0, "cost": 1.0}
+BAD = {"reprojection": 7.0, "depth_residual": 0.09, "prior_rms": 3.1, "focal_sigmas": 4.1, "cost": 2.0}
+JUST = {"reprojection": 6.0, "depth_residual": 0.08, "prior_rms": 3.0, "focal_sigmas": 4.0}
+JUDGED: list[tuple[dict[str, float], int, FitStatus]] = [
+    ({}, 6, FitStatus.REFINED),
+    (JUST, 6, FitStatus.REFINED),
+    ({"reprojection": 7.0}, 6, FitStatus.REPROJECTION),
+    ({"depth_residual": 0.09, "reprojection": 7.0}, 6, FitStatus.DEPTH),
+    ({"focal_sigmas": 4.1, "depth_residual": 0.09}, 6, FitStatus.FAR_FOCAL),
+    ({"prior_rms": 3.1, "focal_sigmas": 4.1}, 6, FitStatus.FAR_FROM_PRIOR),
+    ({"cost": 2.0, "prior_rms": 3.1}, 6, FitStatus.NOT_LOWER),
+    (BAD, 5, FitStatus.FEW_KEYPOINTS),
+    (BAD | {"cost": math.nan}, 5, FitStatus.SOLVER),
+]
+
+
+def test_a_verdict_has_its_limit_and_the_gravest_is_said() -> None:
+    """People of 100 px, judged together by the limits as they are shipped."""
+
+    def measures(cost: float | None) -> Measures:
+        columns = {
+            name: torch.tensor(
+                [
+                    (GOOD | changes)[name] if cost is None or name != "cost" else cost
+                    for changes, _, _ in JUDGED
+                ]
+            )
+            for name in GOOD
+        }
+        return Measures(**columns, costs={})
+
+    sigma = torch.full((len(JUDGED), 27), math.inf)
+    for row, (_, points, _) in zip(sigma, JUDGED, strict=True):
+        row[:points] = 1.0
+    batch = SimpleNamespace(
+        group=torch.arange(len(JUDGED)),
+        size=torch.full((len(JUDGED),), 100.0),
+        targets=SimpleNamespace(sigma=sigma),
+    )
+    found = judge(measures(2.0), measures(None), batch, FitConfig())  # type: ignore[arg-type]
+    assert [VERDICTS[k] for k in found.tolist()] == [status for _, _, status in JUDGED]

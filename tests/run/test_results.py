@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +20,9 @@ from depthfit.evidence.cameras import CameraPrior
 from depthfit.fit import FitConfig, Fitter
 from depthfit.fit.adapter import Prediction
 from depthfit.joints import KEYPOINTS
+from depthfit.run.output import fit_of_row, person_row, versions_of, write_rows
 from depthfit.run.scene_fit import RunSummary
+from depthfit.run.summary import MEDIANS, figures
 from depthfit.run.unfitted import without_evidence
 from depthfit.tokens.load import load_tokenizer
 from tests.run.conftest import CORRUPT, LONELY, fit, rows
@@ -106,6 +110,8 @@ def test_a_corrupt_image_is_reported_and_the_others_finish(
 ) -> None:
     out, summary = flawed_run
     assert list(summary.skipped) == [CORRUPT]
+    # Of two people one was detected, who is fitted.
+    assert summary.summary["detections_not_fitted"] == {}
     assert f"{CORRUPT}.png" in summary.skipped[CORRUPT]
     assert json.loads((out / "summary.json").read_text())["left_out"] == summary.skipped
     assert set(table["imgname"]) == {"00000.png", "00001.png"}
@@ -157,6 +163,62 @@ def test_a_prediction_keeps_its_pixels_under_a_camera_that_looks_aside() -> None
     assert pixel == pytest.approx((12500 * 9 / 90 + 319.5, -12500 * 4 / 90 + 239.5), abs=0.01)
     flat = 600 * fit.refined.keypoints_3d[:, :2] / fit.refined.keypoints_3d[:, 2:] + fit.refined.center
     np.testing.assert_allclose(flat, fit.refined.keypoints_2d, atol=0.01)
+
+
+def test_a_person_without_keypoints_is_as_sure_as_the_surest_camera_beside_them() -> None:
+    config = FitConfig()
+    body, eye = load_body("open"), torch.eye(3)
+    fitter, turns, betas = Fitter(body, None, config), eye.repeat(23, 1, 1), torch.zeros(10)
+    prediction = Prediction(
+        1, 0, eye, turns, betas, torch.tensor([0.0, 0.0, 90.0]), 12500.0, None, None, betas_sigma=math.inf
+    )
+    camera = CameraPrior(600.0, 0.1, (319.5, 239.5), "cameras.json")
+    alone = without_evidence(fitter, prediction, (640, 480), camera, [])
+    # Nobody predicted the shape: a height is the population's.
+    draws = torch.randn(4000, 10, generator=torch.Generator().manual_seed(0))
+    heights = body.v_template[:, 1] + torch.einsum("vb,nb->nv", body.shapedirs[:, 1], draws)
+    spread = float((heights.max(1).values - heights.min(1).values).log().std())
+    assert alone.distance_std_log == pytest.approx(math.hypot(0.1, spread), rel=0.05)
+    beside = [replace(alone, focal_std_log=sd) for sd in (0.3, 0.02)]
+    beside[0] = replace(beside[0], refined=replace(alone.refined, focal=700.0), log_scale=0.25)
+    found = without_evidence(fitter, prediction, (640, 480), camera, beside)
+    assert (found.refined.focal, found.focal_std_log, found.log_scale) == (700.0, 0.02, 0.25)
+    config.camera.shared = False
+    own = without_evidence(fitter, prediction, (640, 480), camera, beside)
+    assert (own.refined.focal, own.focal_std_log, own.log_scale) == (pytest.approx(600.0), 0.1, 0.0)
+
+
+def test_a_row_is_read_back_as_the_fit_it_was_written_of() -> None:
+    eye = torch.eye(3)
+    prediction = Prediction(
+        2, 5, eye, eye.repeat(23, 1, 1), torch.zeros(10), torch.tensor([0.1, 0.2, 90.0]), 12500.0, None, None
+    )
+    camera = CameraPrior(600.0, 0.1, (319.5, 239.5), "cameras.json")
+    fit = without_evidence(Fitter(load_body("open"), None, FitConfig()), prediction, (640, 480), camera, [])
+    fit = replace(
+        fit, tokens=np.arange(160, dtype=np.int16), reprojection=(9.0, 2.0), depth_residual=(0.3, 0.1)
+    )
+    again = fit_of_row(person_row("a.png", prediction, fit))
+    assert again.tokens.tolist() == list(range(160))
+    assert (again.reprojection, again.depth_residual) == (fit.reprojection, fit.depth_residual)
+    for name in ("transl", "betas", "joints", "keypoints_2d", "center"):
+        np.testing.assert_allclose(getattr(again.refined, name), getattr(fit.refined, name), err_msg=name)
+
+
+def test_rows_that_do_not_say_their_version_are_of_an_unknown_one(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.npz", [{"imgname": "a.png", "person": 1}], {})
+    assert versions_of(tmp_path / "a.npz") == {"unknown"}
+    write_rows(tmp_path / "b.npz", [], {})
+    assert versions_of(tmp_path / "b.npz") == set()
+
+
+def test_medians_are_of_those_of_whom_a_number_is_known() -> None:
+    row = dict.fromkeys(MEDIANS, 1.0) | {"accepted": True, "status": "refined"}
+    lonely = dict.fromkeys(MEDIANS, math.nan) | {"accepted": False, "status": "no_evidence"}
+    found = figures([row, lonely])
+    assert found["median"] == dict.fromkeys(MEDIANS, 1.0)
+    assert (found["people"], found["accepted"]) == (2, 1)
+    assert figures([lonely])["median"] == dict.fromkeys(MEDIANS)
 
 
 def test_the_folder_holds_what_was_asked_for(flawed_run: Run, table: dict[str, np.ndarray]) -> None:

@@ -13,8 +13,12 @@ from rich.console import Console
 
 from depthfit.cli.fit import report
 from depthfit.errors import InputError
+from depthfit.evidence.scene import ImageEvidence, Scene, read_scene
+from depthfit.fit import Fitter
+from depthfit.report.drawing import OverlayJob
 from depthfit.run import RunConfig, output, scene_fit
-from tests.run.conftest import fit
+from depthfit.run.scene_fit import _SceneRun
+from tests.run.conftest import fit, rows
 from tests.run.test_scene_fit import QUICK, times
 
 
@@ -66,6 +70,139 @@ def test_a_scene_with_nothing_to_start_from_is_an_error(scene: Path, tmp_path: P
             fit(bare, tmp_path / "out", *QUICK, *settings)
         assert "depthfit prepare" in caught.value.fix
     assert not (tmp_path / "out").exists()
+
+
+def predictions(scene: Path) -> dict[str, np.ndarray]:
+    with np.load(scene / "predictions.npz") as data:
+        return {key: data[key] for key in data.files}
+
+
+@pytest.fixture
+def own(scene: Path, tmp_path: Path) -> Path:
+    """A scene of the test's own."""
+    return Path(shutil.copytree(scene, tmp_path / "scene"))
+
+
+def one_dry_run(monkeypatch: pytest.MonkeyPatch, own: Path, out: Path, *settings: str) -> None:
+    """A run that is stopped before its first fit."""
+
+    def stop(self: Fitter, images: list) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fitter, "fit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit(own, out, *settings)
+
+
+def test_no_picture_or_mesh_of_other_results_stays(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+
+    def draw(job: OverlayJob) -> None:
+        drawn.append(job.path.stem)
+        job.path.parent.mkdir(exist_ok=True)
+        job.path.touch()
+
+    def left() -> set[str]:
+        return {p.name for p in (*out.glob("*.obj"), *out.glob("*.glb"), *(out / "overlays").iterdir())}
+
+    monkeypatch.setattr(_SceneRun, "_drawers", lambda self, images: 0)
+    monkeypatch.setattr(OverlayJob, "draw", draw)
+    out, settings = tmp_path / "out", (*QUICK, "output.overlays=true", "output.mesh=true")
+    fit(own, out, *settings)
+    whole = left()
+    assert {"00000.png", "00000_1.obj", "00000_1.glb"} < whole
+    (out / "of_mine_3.obj").touch()
+    os.utime(own / "images" / "00000.png", ns=(0, 0))
+    drawn.clear()
+    one_dry_run(monkeypatch, own, out, *settings)
+    assert left() == {n for n in whole if not n.startswith("00000")} | {"of_mine_3.obj"}
+    fit(own, out, *settings)
+    assert drawn == ["00000"]
+    one_dry_run(monkeypatch, own, out, *settings, "overwrite=true")
+    assert left() == {"of_mine_3.obj"}
+
+
+def test_an_image_that_comes_back_has_no_results_of_other_settings(own: Path, tmp_path: Path) -> None:
+    out, away = tmp_path / "out", tmp_path / "00001.png"
+    fit(own, out, *QUICK)
+    shutil.move(own / "images" / "00001.png", away)
+    fit(own, out, *QUICK, "depth.samples=81", "overwrite=true")
+    shutil.move(away, own / "images" / "00001.png")
+    before = times(out)
+    assert "00001.npz" not in before
+    fit(own, out, *QUICK, "depth.samples=81")
+    assert before.items() < times(out).items()
+
+
+def test_evidence_that_changes_while_it_is_fitted_is_fitted_again(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, original = tmp_path / "out", Scene.read
+    (depth,) = (own / "depth").glob("00001.*")
+
+    def read(self: Scene, name: str) -> ImageEvidence:
+        evidence = original(self, name)
+        os.utime(depth, ns=(0, 0))
+        return evidence
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scene, "read", read)
+        fit(own, out, *QUICK)
+    before = times(out)
+    fit(own, out, *QUICK)
+    assert [name for name in before if times(out)[name] != before[name]] == ["00001.npz"]
+
+
+def test_rows_are_those_of_the_predictions_as_they_are_now(own: Path, tmp_path: Path) -> None:
+    """Another image comes before those that are fitted."""
+    table, out = predictions(own), tmp_path / "out"
+    people = len(table["imgname"])
+    later = np.flatnonzero(table["imgname"] != "00000.png")
+    np.savez(own / "predictions.npz", **{k: v[later] if len(v) == people else v for k, v in table.items()})
+    fit(own, out, *QUICK)
+    before = times(out)
+    np.savez(own / "predictions.npz", **table)
+    fit(own, out, *QUICK)
+    # Nobody was predicted in the first image before, so that it alone is fitted again.
+    assert [name for name in before if times(out)[name] != before[name]] == ["00000.npz"]
+    found = rows(out)
+    assert found["row"].tolist() == list(range(people))
+    assert found["imgname"].tolist() == table["imgname"].tolist()
+    assert found["person"].tolist() == table["person"].tolist()
+
+
+@pytest.mark.parametrize("part", ["cameras.json", "keypoints.json", "box_size", "pred_cam", "global_orient"])
+def test_every_kind_of_evidence_is_in_the_fingerprint(own: Path, part: str) -> None:
+    (own / "cameras.json").write_text(json.dumps({"00001": {"focal_px": 300.0}}))
+    shutil.rmtree(own / "keypoints")
+    points = [[10.0 + k, 20.0 + k * k, 0.9] for k in range(17)]
+    person = {"image_id": "00001.png", "category_id": 1, "keypoints": np.ravel(points).tolist()}
+    (own / "keypoints.json").write_text(json.dumps([person]))
+    before = read_scene(own)
+    if part == "cameras.json":
+        (own / part).write_text(json.dumps({"00001": {"focal_px": 301.0}}))
+    elif part == "keypoints.json":
+        person["keypoints"][0] += 1
+        (own / part).write_text(json.dumps([person]))
+    else:
+        table = predictions(own)
+        table[part] = np.where(
+            (table["imgname"] == "00001.png").reshape(-1, *[1] * (table[part].ndim - 1)),
+            table[part] * 1.01,
+            table[part],
+        )
+        np.savez(own / "predictions.npz", **table)
+    after = read_scene(own)
+    assert {n for n in before.names if before.fingerprint(n) != after.fingerprint(n)} == {"00001"}
+
+
+def test_a_mark_of_other_shapes_is_other_evidence(own: Path) -> None:
+    before = read_scene(own, "coco17")
+    np.savez(own / "predictions.npz", **predictions(own), regressor=np.array("tokenhmr"))
+    assert before.fingerprint("00001") != read_scene(own, "coco17").fingerprint("00001")
 
 
 def test_people_without_a_fit_are_told(
