@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +30,7 @@ is loaded: together they take seconds."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0 on success, 1 on a fault and 2 on a wrong call."""
+    """Run a command; the exit status is 0 on success, 1 on a fault, 2 on a wrong call, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     args = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -59,6 +60,10 @@ def _main(args: list[str]) -> int:
     except DepthfitError as error:
         print(f"depthfit {args[0]}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        # As shells report it. Where the code stood is of no use to who stopped it.
+        print(f"depthfit {args[0]}: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def _help() -> str:

@@ -139,3 +139,14 @@ def test_shipped_configurations_load_and_hold_differences_only(path: Path) -> No
 
 def test_configurations_are_shipped() -> None:
     assert list((ROOT / "configs").glob("*.yaml"))
+
+
+def test_ctrl_c_is_one_line_and_the_status_of_shells(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("depthfit.cli.synth.run", stopped)
+    assert main(["synth", "OUT"]) == 130
+    assert capsys.readouterr().err == "depthfit synth: stopped\n"
