@@ -64,6 +64,13 @@ def npz_array(path: Path, archive: np.lib.npyio.NpzFile, field: str) -> np.ndarr
         raise InputError(path, field, f"cannot be read ({error})", fix) from error
 
 
+def visible_folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, each with a slash, sorted; without hidden ones."""
+    return sorted(
+        f"{path.name}/" for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+
+
 def decode_image(path: Path, data: bytes, flags: int) -> np.ndarray:
     """Pixels of an image file by OpenCV; a file that is cut short is an error, never half an image."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

@@ -18,7 +18,7 @@ from depthfit.errors import InputError
 from depthfit.evidence import cameras, keypoints
 from depthfit.evidence.depth import DEPTH_SUFFIXES, DepthMap, read_depth
 from depthfit.evidence.exif import ExifError, read_exif_focal
-from depthfit.evidence.files import decode_image, read_bytes, read_rgb, suggest
+from depthfit.evidence.files import decode_image, read_bytes, read_rgb, suggest, visible_folders
 from depthfit.evidence.keypoints import KeypointPerson
 from depthfit.evidence.mask import read_mask
 from depthfit.evidence.predictions import Predictions, read_predictions
@@ -266,9 +266,8 @@ def _list_images(folder: Path) -> dict[str, Path]:
 
 def _unread_images(folder: Path) -> list[str]:
     """Names of what may hold photographs but is not read: folders, and files of other formats."""
-    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    folders = [f"{path.name}/" for path in inside if path.is_dir()]
-    return folders + [path.name for path in inside if path.suffix.lower() in OTHER_IMAGE_SUFFIXES]
+    others = (path.name for path in _visible(folder) if path.suffix.lower() in OTHER_IMAGE_SUFFIXES)
+    return visible_folders(folder) + sorted(others)
 
 
 def _why_unused(stranger: str, folder: Path, images: dict[str, Path]) -> str:

@@ -149,13 +149,26 @@ def _merge(config: DictConfig, source: str, override: DictConfig) -> DictConfig:
     return merged
 
 
+def _names(config: DictConfig, key: str) -> list[str]:
+    """Dotted names of the settings under ``key``, itself among them if it is one."""
+    value = config[key]
+    if not OmegaConf.is_dict(value):
+        return [key]
+    return [f"{key}.{name}" for group in value for name in _names(value, str(group))]
+
+
 def _check_keys(config: DictConfig, source: str, override: DictConfig, prefix: str) -> None:
     known = [str(key) for key in config]
     for key in override:
         name = prefix + str(key)
         if str(key) not in known:
+            wanted = tuple(f".{leaf}" for leaf in _names(override, str(key)))
+            deeper = [
+                prefix + leaf for group in known for leaf in _names(config, group) if leaf.endswith(wanted)
+            ]
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-            fix = f"Did you mean {prefix}{near[0]}? Known here: {', '.join(known)}."
+            meant = " or ".join(deeper) or prefix + near[0]
+            fix = f"Did you mean {meant}? Known here: {', '.join(known)}."
             raise InputError(source, name, "unknown key", fix)
         if OmegaConf.is_dict(config[key]) and not OmegaConf.is_dict(override[key]):
             fix = f"It is a group of settings: {', '.join(f'{name}.{k}' for k in config[key])}."

@@ -33,6 +33,9 @@ def leaves(config: object, prefix: str = "") -> Iterator[tuple[str, object]]:
         ("sede=1", "sede", "seed"),
         ("depth.sampels=10", "depth.sampels", "depth.samples"),
         ("output.vertex=true", "output.vertex", "output.vertices"),
+        ("samples=9", "samples", "depth.samples"),
+        ("prior_rms=9", "prior_rms", None),
+        ("source=depth", "source", "contour.source or camera.source"),
     ],
 )
 def test_an_unknown_key_is_named_with_its_nearest(argument: str, named: str, nearest: str | None) -> None:
@@ -42,6 +45,13 @@ def test_an_unknown_key_is_named_with_its_nearest(argument: str, named: str, nea
     assert "Did you mean" in caught.value.fix
     if nearest is not None:
         assert f"Did you mean {nearest}?" in caught.value.fix
+
+
+def test_a_setting_of_a_stage_is_told_with_its_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(tmp_path), str(tmp_path / "out"), "keypoints.source=FILE"]) == 1
+    assert "Did you mean prepare.keypoints.source?" in capsys.readouterr().err
 
 
 def test_arguments_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:

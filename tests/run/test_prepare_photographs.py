@@ -82,19 +82,21 @@ def test_a_photograph_of_40_megapixels(models: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_decoded_is_left_out_with_its_reason(
-    photos: Path, models: Path, tmp_path: Path
+    photos: Path, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (photos / "nonsense.jpg").write_bytes(b"nonsense")
     (photos / "empty.png").write_bytes(b"")
     data = write_photo(tmp_path, "whole.jpg", pixels()).read_bytes()
     (photos / "cut.jpg").write_bytes(data[: len(data) // 2])
     (photos / "raw.heic").write_bytes(b"x")
+    (photos / "day1").mkdir()
     summary = prepare(photos, tmp_path / "scene", models, "depth.source=none", "masks.source=none")
     assert summary.images == ["p0", "p1"]
     assert "cannot be decoded" in summary.left_out["nonsense"]
     assert "it is empty" in summary.left_out["empty"]
     assert "end too early" in summary.left_out["cut"]
     assert "not a jpg or png" in summary.left_out["raw.heic"]
+    assert "day1/: photographs in folders of it are not read" in caplog.text
     assert set(read_scene(tmp_path / "scene").names) == {"p0", "p1"}
 
 
@@ -104,6 +106,9 @@ def test_a_folder_without_a_single_photograph(models: Path, tmp_path: Path) -> N
         prepare(folder, tmp_path / "scene", models)
     folder.mkdir()
     with pytest.raises(InputError, match="no jpg or png"):
+        prepare(folder, tmp_path / "scene", models)
+    (folder / "day1").mkdir()
+    with pytest.raises(InputError, match="no jpg or png file, but day1/"):
         prepare(folder, tmp_path / "scene", models)
     (folder / "a.jpg").write_bytes(b"x")
     with pytest.raises(InputError, match=r"not one of them can be used.*cannot be decoded"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import cv2
 
 from depthfit.atomic import atomic_path
 from depthfit.errors import InputError
-from depthfit.evidence.files import decode_image, read_bytes
+from depthfit.evidence.files import decode_image, read_bytes, visible_folders
 from depthfit.evidence.scene import IMAGE_SUFFIXES
+
+_log = logging.getLogger(__name__)
 
 
 def list_photos(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
@@ -23,8 +26,13 @@ def list_photos(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
         raise InputError(folder, "images", "no such folder", "Name a folder of jpg or png files.")
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     photos = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    folders = visible_folders(folder)
     if not photos:
-        raise InputError(folder, "images", "no jpg or png file", "Convert the photographs to one of these.")
+        found = "no jpg or png file" + (f", but {folders[0]}" if folders else "")
+        fix = "Convert the photographs to one of these; name the folder that they lie in."
+        raise InputError(folder, "images", found, fix)
+    for name in folders:
+        _log.warning("%s: %s: photographs in folders of it are not read", folder, name)
     for stem, number in Counter(path.stem for path in photos).items():
         if number > 1:
             found = f"{number} files are named {stem}"
