@@ -35,7 +35,8 @@ def open_source(path: str, config: PseudoConfig) -> Source:
         return SceneSource(str(where), config.keypoint_format, config.chunk, config.shard_images)
     if where.is_dir() and any(where.glob("*.tar")):
         return TarSource(str(where), _depth(config), config.chunk)
-    raise InputError(path, "source", "not known", f"Give {KINDS}.")
+    found = "not known" if where.exists() else "no such file or folder"
+    raise InputError(path, "source", found, f"Give {KINDS}.")
 
 
 def _depth(config: PseudoConfig) -> str | None:

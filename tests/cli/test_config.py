@@ -160,3 +160,14 @@ def test_ctrl_c_is_one_line_and_the_status_of_shells(
     monkeypatch.setattr("depthfit.cli.synth.run", stopped)
     assert main(["synth", "OUT"]) == 130
     assert capsys.readouterr().err == "depthfit synth: stopped\n"
+
+
+def test_help_of_one_measurement_lists_its_settings_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "accuracy", "--help"]) == 0
+    one = capsys.readouterr().out
+    assert main(["bench", "--help"]) == 0
+    every = capsys.readouterr().out
+    assert "\naccuracy:\n" in one
+    assert "\nspeed:\n" not in one
+    assert "\naccuracy:\n" in every
+    assert "\nspeed:\n" in every

@@ -275,6 +275,14 @@ def test_settings_that_cannot_be_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_source_that_is_not_there_is_told_from_one_of_no_known_kind(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        refine(tmp_path / "nothing", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="not known"):
+        refine(tmp_path / "empty", tmp_path / "out")
+
+
 def test_depth_is_perceived_where_there_is_none(scene: Path, tmp_path: Path) -> None:
     pytest.importorskip(
         "transformers", reason="perception needs transformers: pip install depthfit[perception]"
