@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from depthfit.evidence.cameras import prior_camera
+from depthfit.evidence.keypoints import KeypointPerson
+from depthfit.evidence.scene import ImageEvidence
+from depthfit.fit import FitConfig
+from depthfit.fit.result import BodyResult, PersonFit
+from depthfit.joints import KEYPOINTS
 from depthfit.pseudo.config import GateConfig, PolicyConfig, PseudoConfig, fingerprint
 from depthfit.pseudo.cost import Costs, ModelConfig, gpu_seconds, manifest_cost, rates, simulate
 from depthfit.pseudo.gate import LIMITS, decide, doubts
 from depthfit.pseudo.layout import Layout, read_plan, write_plan
 from depthfit.pseudo.manifest import Manifest
 from depthfit.pseudo.observe import queues, stage_figures
-from depthfit.pseudo.outcome import failed_row
+from depthfit.pseudo.outcome import NUMBERS, TEXT, failed_row, fitted_row
 from depthfit.pseudo.part import read_index, read_part, table, write_index, write_part
-from depthfit.pseudo.records import DROPPED, ORIGINAL, REFINED, Item, ItemRef, Unit, UnitPlan, cut_chunks
+from depthfit.pseudo.records import (
+    DROPPED,
+    ORIGINAL,
+    REFINED,
+    Item,
+    ItemRef,
+    Subject,
+    Unit,
+    UnitPlan,
+    cut_chunks,
+)
+from depthfit.pseudo.stages import FitStage
 from depthfit.run.halving import OUT_OF_MEMORY, DeviceError, HalvingFitter, is_out_of_memory
 
 GOOD: dict[str, Any] = {limit.column: 50.0 if limit.least else 0.0 for limit in LIMITS}
@@ -202,3 +220,74 @@ def test_appending_costs_the_same_at_the_end() -> None:
     cost = manifest_cost(20_000)
     assert cost["append_ms"] < 20 * cost["first_ms"] + 5
     assert cost["bytes"] / 20_000 < 2000
+
+
+def _evidence() -> ImageEvidence:
+    size = (100, 60)
+    camera = prior_camera(size)
+    return ImageEvidence("a", Path("a.png"), size, (), None, None, camera, np.arange(0), None, ())
+
+
+def test_a_persons_row_is_in_the_units_of_the_gate() -> None:
+    points = np.full((len(KEYPOINTS), 2), 30.0, np.float32)
+    # The last pixel ends half a pixel after its centre.
+    points[:5] = [[99.4, 59.4], [70, 30], [-0.4, -0.4], [99.6, 30], [70, 59.6]]
+    turns = np.tile(np.eye(3, dtype=np.float32), (23, 1, 1))
+    transl = np.array([0.1, 0.2, 3.0], np.float32)
+    joints = np.zeros((24, 3), np.float32)
+    betas = np.array([-2.5, 1, *[0] * 8], np.float32)
+    body = BodyResult(
+        600.0, np.array([49.5, 29.5]), transl, turns[0], turns, betas, joints, points[:, [0, 0, 1]], points
+    )
+    fit = PersonFit(
+        status="refined",
+        accepted=True,
+        initial=body,
+        refined=body,
+        tokens=np.zeros(0, np.int16),
+        log_scale=0.0,
+        focal_std_log=0.1,
+        distance_std_log=0.05,
+        joints_std=np.array([9.0, *[0.02] * 23], np.float32),
+        reprojection=(5.0, 1.0),
+        depth_residual=(0.04, 0.02),
+        cost_before={},
+        cost_after={"pose_prior": 126.0},
+        iterations=3,
+    )
+    detection = KeypointPerson(np.full((len(KEYPOINTS), 2), 20.0), np.full(len(KEYPOINTS), 0.5))
+    prediction: Any = SimpleNamespace(person=2, detection=detection)
+    given: Any = (
+        SimpleNamespace(log_depth=None),
+        SimpleNamespace(box=torch.tensor([10.0, 10, 30, 60]), outline=None),
+    )
+    row = fitted_row(
+        Item("k", [], _evidence()), prediction, given, fit, np.array([0.0, -0.2, 0.5]), FitConfig()
+    )
+    assert (row["key"], row["person"], row["evidence"], row["width"], row["height"]) == (
+        "k",
+        2,
+        "keypoints",
+        100,
+        60,
+    )
+    expected = {
+        "reprojection": 2.0, "initial_reprojection": 10.0, "depth_residual": 2.0,
+        "initial_depth_residual": 4.0,
+        "joint_sd": 20.0, "focal_sd": 10.0, "distance_sd": 5.0, "prior": 2.0, "beta": 2.5,
+        "inside": 100 * (1 - 2 / len(KEYPOINTS)), "focal": 600.0, "initial_focal": 600.0,
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(row["smpl_transl"], [0.1, 0.4, 2.5], rtol=1e-6)
+    assert row.keys() == failed_row(Item("k", [], None), 2, "").keys()
+    assert set(NUMBERS) | set(TEXT) < row.keys()
+
+
+def test_who_fails_for_a_reason_of_their_own_keeps_it_where_the_image_has_one_too() -> None:
+    stage = object.__new__(FitStage)
+    stage.config = PseudoConfig()
+    stage.config.fit.camera.freeze_focal = True
+    subjects = [Subject(1, None, None, failure="label_not_finite"), Subject(2, None, None)]
+    first, second = stage._starts(Item("k", subjects, _evidence()))
+    assert first == "label_not_finite"
+    assert str(second).startswith("evidence_unusable")

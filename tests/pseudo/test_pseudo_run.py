@@ -250,6 +250,7 @@ def test_card_and_report_say_what_is_there(damaged_run: Run) -> None:
     card = (out / "README.md").read_text()
     assert f"| failed | {summary['outcomes']['failed']} |" in card
     assert "not of SMPL" in card
+    assert "the source's own stays where it and the image can be read" in card
     report = (out / "report.html").read_text()
     assert "image_unreadable" in report
     pictures = list((out / "report").glob("*.jpg"))

@@ -232,6 +232,10 @@ def test_a_scene_becomes_a_label_file(scene: Path, tmp_path: Path) -> None:
     summary = refine(scene, tmp_path / "out", "keypoint_format=coco17", "shard_images=4", "chunk=4")
     assert summary["shards"] == 2
     assert summary["outcomes"]["refined"] == summary["written"] > 0
+    # The file is made anew: who is not refined is not in it, and the card does not say otherwise.
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "none could be made: left out" in card
+    assert "none: only the source has it" in card
     with np.load(tmp_path / "out" / "labels.npz") as data:
         assert len(data["imgname"]) == summary["written"]
         assert data["pose_cam"].shape[1:] == (72,)
