@@ -40,22 +40,6 @@ class Skeleton(TensorStruct):
         return self.position - (self.rotation @ self.rest[..., None])[..., 0]
 
 
-@dataclass(frozen=True)
-class SurfacePoints(TensorStruct):
-    """Points that ride on the body: each a blend of joint-fixed rest points.
-
-    A point is sum_j G_j (point_j - weight_j rest_j) + weight_j position_j. Joints, regressed keypoints,
-    vertices and points inside a triangle are all of this form.
-
-    Attributes:
-        point: (*batch, P, 24, 3) m, sum over vertices of blend x skinning weight x rest vertex.
-        weight: (*batch, P, 24) sum over vertices of blend x skinning weight.
-    """
-
-    point: Tensor
-    weight: Tensor
-
-
 @dataclass(frozen=True, eq=False)
 class Body(TensorStruct):
     """A body in SMPL's layout. V vertices, F triangles, B shape directions, K keypoints.

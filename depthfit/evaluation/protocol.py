@@ -19,8 +19,6 @@ from depthfit.errors import InputError, check_choice
 from depthfit.evaluation.people import PosedPeople
 from depthfit.joints import NUM_JOINTS
 
-NUM_LABELLED = 44
-"""Joints of TokenHMR's label files: BODY_25, then the 19."""
 _FIRST_J19 = 25
 
 

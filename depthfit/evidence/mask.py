@@ -82,23 +82,6 @@ def remove_specks(mask: np.ndarray, fraction: float = SPECK_FRACTION) -> np.ndar
     return mask
 
 
-def signed_distance(mask: np.ndarray) -> np.ndarray:
-    """Distance (H, W) px to the boundary of ``mask`` (H, W) bool: negative inside, positive outside.
-
-    The boundary runs midway between the pixels, so that the least magnitude is 0.5.
-
-    Raises:
-        ValueError: the mask is empty or full, and has no boundary.
-    """
-    if mask.all() or not mask.any():
-        raise ValueError("a mask that is empty or full has no boundary")
-    inside, outside = (
-        cv2.distanceTransform(side.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        for side in (mask, ~mask)
-    )
-    return np.where(mask, 0.5 - inside, outside - 0.5)
-
-
 def mask_contour(
     labels: np.ndarray, person: int, count: int = CONTOUR_POINTS, gap_px: float = 3.0
 ) -> Contour:

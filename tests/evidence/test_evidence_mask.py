@@ -136,29 +136,13 @@ def test_specks_and_pinholes_are_removed():
     assert not mk.remove_specks(~full).any()
 
 
-# --- distances ----------------------------------------------------------------------------------
-
-
-def test_signed_distance_agrees_with_scipy():
-    mask = disc((70, 60), 40) ^ disc((90, 55), 25)
-    expected = np.where(
-        mask, 0.5 - ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask) - 0.5
-    )
-    np.testing.assert_allclose(mk.signed_distance(mask), expected, atol=1e-4)
-
-
-def test_signed_distance_vanishes_on_the_contour():
+def test_the_contour_runs_midway_between_the_pixels():
     mask = disc((80.3, 58.7), 30)
     points = mk.mask_contour(mask.astype(np.uint8), 1).points
-    at = ndimage.map_coordinates(mk.signed_distance(mask), points[:, ::-1].T, order=1)
+    inside, outside = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
+    at = ndimage.map_coordinates(np.where(mask, 0.5 - inside, outside - 0.5), points[:, ::-1].T, order=1)
     assert np.abs(at).max() < 0.5
     assert abs(at.mean()) < 0.1
-
-
-@pytest.mark.parametrize("value", [True, False])
-def test_a_mask_without_boundary_has_no_distance(value):
-    with pytest.raises(ValueError, match="no boundary"):
-        mk.signed_distance(np.full((5, 5), value))
 
 
 # --- reading ------------------------------------------------------------------------------------
