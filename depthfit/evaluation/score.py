@@ -47,7 +47,8 @@ class Scores:
         rows: One dict a person: imgname, person, status, accepted, ``ERRORS`` and ``SHARES``, and each of
             these with ``initial_`` before it.
         summary: ``protocol``; ``matching``; ``people``, ``images``; ``missing`` (number of people in the
-            truth but not in the fit) and ``missing_people``, their names; ``accepted`` (share), ``worse``
+            truth but not in the fit) and ``missing_people``, their names; ``without_truth`` (number of fits
+            of people whom the truth does not have); ``accepted`` (share), ``worse``
             (share whose MPJPE grew); per column ``{mean, median, low, high}`` (95 % bootstrap interval of the
             mean over images, or over ``group`` where the truth has it; NaN of one group); ``difference``: per
             column refined minus initial, ``{mean, low, high, worse}``; ``coverage`` of the stated intervals;
@@ -80,6 +81,7 @@ def score_tables(fits: Table, truth: Table, scoring: Scoring, source: str | Path
         )
     known = keys(truth)
     without = sorted(set(range(len(known))) - set(t_index.tolist()))
+    unknown = len(keys(fits)) - len(f_index)
     fits, truth = take(fits, f_index), take(truth, t_index)
     columns: dict[str, np.ndarray] = errors.body_errors(source, fits, truth, scoring)
     pooled: dict[str, dict[str, float]] = {}
@@ -101,6 +103,7 @@ def score_tables(fits: Table, truth: Table, scoring: Scoring, source: str | Path
     summary["protocol"] = {"name": scoring.protocol.name, "text": text}
     summary["matching"] = scoring.matching
     summary["missing"] = len(without)
+    summary["without_truth"] = unknown
     summary["missing_people"] = [f"{known[row][0]} #{known[row][1]}" for row in without]
     summary["coverage"] = _coverage(fits, truth)
     summary["depth_order"] = _depth_order(fits, truth)

@@ -97,6 +97,10 @@ def _counts(summary: Mapping[str, Any]) -> list[str]:
         f"- people: {summary['people']} in {summary['images']} images; {summary['missing']} of the ground "
         "truth have no fit and are in no figure below"
     ]
+    if summary["without_truth"]:
+        out.append(
+            f"- fits of people whom the ground truth does not have, not scored: {summary['without_truth']}"
+        )
     if accepted is not None:
         out.append(f"- accepted: {accepted:.1%}")
     if worse is not None:

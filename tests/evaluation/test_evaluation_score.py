@@ -91,6 +91,15 @@ def test_people_are_matched_by_name_not_by_order(tmp_path, tables):
     assert result.summary["missing"] == 1
     assert result.summary["missing_people"] == ["b #1"]
     assert all(row["mpjpe_mm"] < 1e-9 for row in result.rows)
+    assert result.summary["without_truth"] == 0
+
+
+def test_fits_of_people_whom_the_truth_does_not_have_are_counted(tmp_path, tables):
+    fits, truth = tables
+    kept = np.array([3, 0, 5, 4])
+    fewer = {name: v[kept] if len(v) == 6 else v for name, v in truth.items()}
+    result = _score(tmp_path, fits, fewer)
+    assert [len(result.rows), result.summary["without_truth"], result.summary["missing"]] == [4, 2, 0]
 
 
 def test_worse_people_are_counted(tmp_path, tables):
