@@ -9,7 +9,7 @@ faces the camera and is 1.6 m tall from eyes to ankles.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 
 from baselines.hmr.people import people_of
 from depthfit.camera import box_camera
+from depthfit.errors import InputError
 from depthfit.evidence.predictions import Predictions, write_predictions
 from depthfit.evidence.scene import read_scene
 
@@ -58,6 +59,8 @@ def main(root: Path, keypoint_format: str | None) -> None:
                 focal=torch.tensor(said["focal"]),
             )
             rows.append((evidence.path.name, number, center, size, camera.numpy(), said))
+    if not rows:
+        raise SystemExit(f"{root}: neither masks nor keypoints show anybody")
     predictions = Predictions(
         imgname=np.array([row[0] for row in rows]),
         person=np.array([row[1] for row in rows]),
@@ -73,4 +76,11 @@ def main(root: Path, keypoint_format: str | None) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+    parser = argparse.ArgumentParser(description="Write what your own regressor says as predictions.npz.")
+    parser.add_argument("scene", type=Path)
+    parser.add_argument("keypoint_format", nargs="?", help="of a folder keypoints/, such as coco17")
+    given = parser.parse_args()
+    try:
+        main(given.scene, given.keypoint_format)
+    except InputError as error:
+        parser.error(str(error))
