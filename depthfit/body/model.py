@@ -94,6 +94,13 @@ class Body(TensorStruct):
         weight, bone = self.weights.topk(int((self.weights > 0).sum(-1).max()), -1)
         return bone.int(), weight
 
+    def height(self) -> tuple[Tensor, Tensor]:
+        """Height () m of the mean shape as it stands at rest, and its change (B,) m per unit of shape: from
+        the lowest vertex to the highest, the same two for all shapes."""
+        top, bottom = self.v_template[:, 1].argmax(), self.v_template[:, 1].argmin()
+        mean = self.v_template[top, 1] - self.v_template[bottom, 1]
+        return mean, self.shapedirs[top, 1] - self.shapedirs[bottom, 1]
+
     def rest_vertices(self, betas: Tensor) -> Tensor:
         """Shaped rest mesh (*batch, V, 3) m for ``betas`` (*batch, B)."""
         flat = self.shapedirs.reshape(-1, self.num_betas)

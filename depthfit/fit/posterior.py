@@ -77,11 +77,9 @@ def unrefined(fit: BodyFit, state: FitState, fitted: Posterior, refused: Tensor)
     seen = scatter_sum((~refused).long(), fit.group, fit.num_images)[fit.group] > 0
     own = CORRELATION * fit.image_prior.log_focal_sigma[fit.group]
     focal = torch.where(seen, fitted.log_focal, own)
-    vertical = fit.body.v_template[:, 1]
-    top, bottom = vertical.argmax(), vertical.argmin()
-    slope = (fit.body.shapedirs[top, 1] - fit.body.shapedirs[bottom, 1]) / (vertical[top] - vertical[bottom])
-    height = (slope * prior.betas_sigma).norm(dim=-1)
-    return Posterior(focal, torch.hypot(focal, height), (joints / 3).sqrt())
+    mean, slope = fit.body.height()
+    log_height = (slope / mean * prior.betas_sigma).norm(dim=-1)
+    return Posterior(focal, torch.hypot(focal, log_height), (joints / 3).sqrt())
 
 
 def _joint_rows(fit: BodyFit, state: FitState) -> Tensor:

@@ -298,9 +298,7 @@ def _person_prior(
     ones = predicted.new_ones(n)
     row, target = ones.new_zeros(n, layout.num_betas), ones.new_zeros(n)
     if config.body.height_m is not None:
-        top, bottom = body.v_template[:, 1].argmax(), body.v_template[:, 1].argmin()
-        mean = body.v_template[top, 1] - body.v_template[bottom, 1]
-        slope = body.shapedirs[top, 1] - body.shapedirs[bottom, 1]
+        mean, slope = body.height()
         row = (slope / config.body.height_sigma_m).expand(n, -1)
         target = ones * (config.body.height_m - mean) / config.body.height_sigma_m
     clothes, clothes_sigma = clothes_prior(config, ones)

@@ -75,7 +75,5 @@ def _log_height_deviation(body: Body, prediction: Prediction, config: FitConfig)
     """Of the predicted shape's height, under the population's prior: a distance is no surer."""
     own = config.body.betas_sigma if prediction.betas_sigma is None else prediction.betas_sigma
     sigma = (1 + own**-2) ** -0.5
-    vertical = body.v_template[:, 1]
-    top, bottom = vertical.argmax(), vertical.argmin()
-    slope = (body.shapedirs[top, 1] - body.shapedirs[bottom, 1]) / (vertical[top] - vertical[bottom])
-    return sigma * float(slope.norm())
+    height, slope = body.height()
+    return sigma * float((slope / height).norm())

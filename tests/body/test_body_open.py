@@ -133,6 +133,15 @@ def test_left_and_right_mirror_each_other(body: Body) -> None:
         torch.testing.assert_close(points, other * flip, atol=4e-3, rtol=0)
 
 
+def test_height_and_its_change_are_those_of_the_mesh(body: Body) -> None:
+    mean, slope = body.height()
+    vertical = body.rest_vertices(torch.cat([torch.zeros(1, 10), 0.1 * torch.eye(10)]))[..., 1]
+    stature = vertical.max(-1).values - vertical.min(-1).values
+    assert float(mean) == pytest.approx(float(stature[0]), abs=1e-6)
+    torch.testing.assert_close(stature[1:] - stature[0], 0.1 * slope, atol=2e-4, rtol=0)
+    assert slope.abs().max() > 0.01
+
+
 def test_people_have_plausible_stature(body: Body) -> None:
     mean = stature(body, torch.zeros(1, 10)).item()
     low, high = STATURE_M[body.name.removeprefix("open-")]
