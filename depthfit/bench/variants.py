@@ -83,6 +83,7 @@ FITS: dict[str, Variant] = {
     ),
     "no_hypotheses": Variant("joint, no flips and no further starts", ("ablations/no_hypotheses",)),
     "no_verdict": Variant("joint, no verdict", ("ablations/no_verdict",)),
+    "equal_sigmas": Variant("joint, all predictions equally good", ("ablations/equal_sigmas",)),
     "prior_none": Variant("joint, prior: prediction only", ("ablations/prior_none",)),
     "prior_tokens": Variant("joint, prior: tokens only", ("ablations/tokens", "ablations/prior_none")),
     "prior_limits": Variant("joint, prior: joint limits", ("ablations/prior_limits",)),
@@ -103,7 +104,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     ),
     "ablations": (
         "joint", "tokens", "own_cameras", "no_depth_scale", "focal_frozen", "no_masks", "depth_edges",
-        "no_depth", "independent_pixels", "no_hypotheses", "no_verdict", "joint_true_focal",
+        "no_depth", "independent_pixels", "no_hypotheses", "no_verdict", "equal_sigmas", "joint_true_focal",
     ),
     "priors": (
         "joint", "prior_none", "prior_tokens", "prior_limits", "prior_gaussian", "prior_mixture",

@@ -26,6 +26,8 @@ _NUMBERS: dict[str, list[tuple[int, ...]]] = {
     "betas": [(NUM_BETAS,)],
 }
 """Shapes of one row."""
+SIMULATED = "simulated"
+"""What synthetic scenes name as their regressor."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Predictions:
         token_probs: (N, 160, 2048) softmax over the codes of each token, or ``None``. From a file it is
             read row by row, when indexed.
         regressor: Name of the regressor that depthfit ran, or ``None`` for predictions of another program.
+            :data:`SIMULATED` for those of synthetic scenes.
     """
 
     imgname: np.ndarray

@@ -31,6 +31,9 @@ EDGE_INSIDE_PX = 2
 EDGE_DEPTH_RANGE = 0.35
 """An edge whose nearer side is farther than this (log depth) from the person's median is another thing's."""
 
+POSE_FACTORS = (0.5, 2.0)
+"""Least and greatest: entropies beyond were never seen beside their errors."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -41,6 +44,8 @@ class Prediction:
         root: (3, 3); pose: (23, 3, 3); betas: (10,): camera frame.
         transl: (3,) m, the pelvis; focal: px: the prediction's own camera.
         token_probabilities: (160, 2048) or ``None``.
+        token_entropy: Nats, their mean over the tokens; usual_entropy: that of predictions of this regressor
+            with the usual error. ``None`` where they are not known.
         detection: The keypoints that belong to this person, or ``None``.
         pose_sigma, root_sigma: rad, where the initialiser knows its own error; else the config's.
         betas_sigma: The same of the betas; infinite where they are not predicted, but the mean shape's.
@@ -58,6 +63,8 @@ class Prediction:
     pose_sigma: float | None = None
     root_sigma: float | None = None
     betas_sigma: float | None = None
+    token_entropy: float | None = None
+    usual_entropy: float | None = None
 
     @property
     def has_betas(self) -> bool:
@@ -234,10 +241,24 @@ def _person(
         token_probabilities=prediction.token_probabilities,
         label=label,
         pose_sigma=prediction.pose_sigma,
+        pose_factor=_pose_factor(prediction, config),
         root_sigma=prediction.root_sigma,
         betas_sigma=prediction.betas_sigma,
         outline=_outline(label, detection, depth, maps, config),
     )
+
+
+def _pose_factor(prediction: Prediction, config: FitConfig) -> float:
+    """How far a prediction errs against the usual, as far as the entropy of its tokens tells it.
+
+    In token space the probabilities are the prior themselves.
+    """
+    wanted = config.pose
+    usual = prediction.usual_entropy if wanted.usual_entropy is None else wanted.usual_entropy
+    if prediction.token_entropy is None or usual is None or wanted.space != "rotations":
+        return 1.0
+    low, high = POSE_FACTORS
+    return min(max(math.exp(wanted.entropy_gain * (prediction.token_entropy - usual)), low), high)
 
 
 def _outline(

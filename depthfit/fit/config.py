@@ -18,13 +18,18 @@ class PoseConfig:
         sigma_rad: Spread of a predicted joint's error, median over the joints. It sets the size of the
             prior in both spaces: tokens take their shape from the regressor's token probabilities.
         distal_factor: In ``rotations``, how much wider elbows, wrists, knees, ankles and feet are.
+        entropy_gain: In ``rotations``, by how much the log of a person's ``sigma_rad`` grows with a nat of
+            their predicted tokens' mean entropy above the usual one (0.48: the error of simulated
+            predictions grows so). Zero: all predictions are taken as equally good.
+        usual_entropy: Nats, of predictions with the usual error; ``None`` takes that of the regressor where
+            it is known (depthfit's simulated one). Where it is not, entropies tell nothing.
         token_gain: Inflation of the token prior for a ``sigma_rad`` of one, calibrated on synthetic
             predictions so that their errors have the spread that the prior pulls back to the joints.
         flat_gain: The same where a prediction has no token probabilities.
         floor: Share of the codebook's variance that every token direction keeps.
         root_sigma_rad: Spread of the predicted root orientation.
         population: A prior beside the prediction's: ``none``, ``gaussian`` or ``mixture`` (8 components),
-            both of motion capture; ``auto`` is ``gaussian`` for people whom a regressor predicted, and
+            both of motion capture; ``auto`` is ``mixture`` for people whom a regressor predicted, and
             ``none`` for those of ``init=keypoints``, whom it would rule.
         population_play_rad: Added in quadrature to every direction's spread: play that the skeletons of
             motion capture, hinges for knees among them, do not have.
@@ -36,6 +41,8 @@ class PoseConfig:
     space: str = "rotations"
     sigma_rad: float = 0.08
     distal_factor: float = 1.5
+    entropy_gain: float = 0.48
+    usual_entropy: float | None = None
     token_gain: float = 36.0
     flat_gain: float = 12.0
     floor: float = 0.1
@@ -264,6 +271,8 @@ _SIGMAS = (
     "camera.sigma_log_focal",
 )
 _AMOUNTS = (
+    "pose.entropy_gain",
+    "pose.usual_entropy",
     "pose.floor",
     "pose.population_play_rad",
     "keypoints.min_confidence",

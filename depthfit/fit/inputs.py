@@ -34,6 +34,8 @@ class PersonInput:
         box: (4,) px, x0 y0 x1 y1 of the evidence.
         token_probabilities: (T, codes) or ``None``.
         pose_sigma, root_sigma: rad, the prediction's own error where it is known; else the config's.
+        pose_factor: On the config's pose sigma: by how much less sure of this person than usual the regressor
+            was.
         betas_sigma: The same of the betas; infinite where the population alone tells the shape.
         label: Value of this person in the label mask, or ``None``.
         outline: ``None`` where there is none.
@@ -50,6 +52,7 @@ class PersonInput:
     token_probabilities: Tensor | None = None
     label: int | None = None
     pose_sigma: float | None = None
+    pose_factor: float = 1.0
     root_sigma: float | None = None
     betas_sigma: float | None = None
     outline: OutlineInput | None = None

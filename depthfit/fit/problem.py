@@ -34,7 +34,7 @@ from depthfit.tokens.vqvae import Tokenizer
 
 BOX_MARGIN = 1.3
 """Side of a person's window over the side of their evidence's box."""
-POPULATIONS = {"auto": 1, "none": 0, "gaussian": 1, "mixture": 8}
+POPULATIONS = {"auto": 8, "none": 0, "gaussian": 1, "mixture": 8}
 """Gaussians in each population prior."""
 DISTAL = ("knee", "ankle", "elbow", "wrist", "foot")
 
@@ -207,7 +207,8 @@ def pose_space(
             config.pose.distal_factor if any(d in name for d in DISTAL) else 1.0
             for name in SMPL_JOINTS[1 : NUM_BODY_JOINTS + 1]
         ]
-        scale = torch.diag(torch.tensor(factor).to(body_pose).repeat_interleave(3)) * sigma[:, None, None]
+        own = sigma * torch.tensor([p.pose_factor for p in people]).to(sigma)
+        scale = torch.diag(torch.tensor(factor).to(body_pose).repeat_interleave(3)) * own[:, None, None]
         return RotationSpace(body_pose, scale)
     if config.pose.space != "tokens" or tokenizer is None:
         raise DepthfitError(

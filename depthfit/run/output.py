@@ -37,6 +37,7 @@ def person_row(name: str, prediction: Prediction, fit: PersonFit) -> dict[str, A
         "person": prediction.person,
         "row": prediction.row,
         "betas_predicted": prediction.has_betas,
+        "token_entropy": np.nan if prediction.token_entropy is None else prediction.token_entropy,
         "status": fit.status,
         "accepted": fit.accepted,
         "depth_log_scale": fit.log_scale,

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from depthfit import __version__, so3
 from depthfit.errors import InputError
-from depthfit.evidence.predictions import Predictions, write_predictions
+from depthfit.evidence.predictions import SIMULATED, Predictions, write_predictions
 from depthfit.joints import KEYPOINTS
 from depthfit.synth.config import SynthConfig
 from depthfit.synth.generate import SyntheticImage, open_studio, sample
@@ -139,6 +139,7 @@ def _prediction_rows(image: SyntheticImage) -> Predictions:
         pose=p.pose.numpy(),
         betas=p.betas.numpy(),
         token_probs=p.token_probs,
+        regressor=SIMULATED,
     )
 
 
@@ -146,7 +147,7 @@ def _concatenate_predictions(parts: list[Predictions]) -> Predictions:
     columns: dict[str, Any] = {}
     for field in dataclasses.fields(Predictions):
         values = [getattr(part, field.name) for part in parts]
-        columns[field.name] = None if values[0] is None else np.concatenate(values)
+        columns[field.name] = np.concatenate(values) if isinstance(values[0], np.ndarray) else values[0]
     return Predictions(**columns)
 
 

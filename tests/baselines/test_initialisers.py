@@ -15,7 +15,9 @@ from depthfit.body.load import load_body
 from depthfit.body.model import Body
 from depthfit.camera import image_center, intrinsics, project
 from depthfit.errors import InputError
+from depthfit.evidence.predictions import SIMULATED
 from depthfit.evidence.scene import ImageEvidence, read_scene
+from depthfit.evidence.token_probs import TOKEN_SHAPE
 from depthfit.fit import FitConfig
 from depthfit.fit.adapter import Prediction
 from depthfit.synth import SynthConfig, make_scene
@@ -67,6 +69,22 @@ def test_a_faultless_regressors_people_lie_on_their_keypoints(
     assert prediction.focal == pytest.approx(5000 / 256 * max(SIZE))
     # A crop camera knows no perspective, so that a few per cent remain.
     assert reprojection(prediction, context) < 0.04
+
+
+def test_entropies_of_tokens_and_what_is_usual_of_whom(evidence: ImageEvidence, context: InitContext) -> None:
+    rows = evidence.predictions
+    assert rows is not None
+    assert initialiser("predictions")(evidence, context)[0].token_entropy is None
+    # Half of the tokens are certain, the others evenly spread over eight codes.
+    probabilities = np.zeros((1, *TOKEN_SHAPE), np.float16)
+    probabilities[:, ::2, 5] = 1
+    probabilities[:, 1::2, 16:24] = 1 / 8
+    usual = {SIMULATED: pytest.approx(1.04), "tokenhmr": None, None: None}
+    for regressor, expected in usual.items():
+        told = replace(rows, token_probs=probabilities, regressor=regressor)
+        (prediction,) = initialiser("predictions")(replace(evidence, predictions=told), context)
+        assert prediction.token_entropy == pytest.approx(np.log(8) / 2, rel=1e-3)
+        assert prediction.usual_entropy == expected
 
 
 def test_keypoints_alone_give_a_person_on_their_keypoints(

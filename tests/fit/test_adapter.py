@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from depthfit.evidence.scene import ImageEvidence
 from depthfit.fit import FitConfig, Fitter, adapter
 from depthfit.fit.adapter import EvidenceMaps, Prediction, image_input
 from depthfit.fit.inputs import PersonInput
+from depthfit.fit.space import RotationSpace
 from tests.perception.capsules import FOCAL, HEIGHT, WIDTH, as_map, background, stand
 
 
@@ -142,6 +144,42 @@ def test_who_comes_with_an_error_of_their_own_is_not_held_to_motion_capture(
     costs = scheduler.full_problem(state).person_costs(state)["population"]
     assert scheduler.batch.person_prior.population.tolist() == weights
     assert (costs > 0).tolist() == [w > 0 for w in weights]
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted", "factors"),
+    [
+        ({"usual_entropy": 1.0}, {}, (math.exp(0.48 * 0.5), math.exp(-0.48 * 0.5))),
+        ({"usual_entropy": 1.0}, {"entropy_gain": 0.2}, (math.exp(0.2 * 0.5), math.exp(-0.2 * 0.5))),
+        ({"usual_entropy": 1.0}, {"usual_entropy": 1.5}, (1.0, math.exp(-0.48))),
+        ({}, {"usual_entropy": 0.5}, (math.exp(0.48), 1.0)),
+        ({}, {}, (1.0, 1.0)),
+        ({"usual_entropy": 1.0}, {"entropy_gain": 5.0}, (2.0, 0.5)),
+        ({"usual_entropy": 1.0}, {"space": "tokens"}, (1.0, 1.0)),
+    ],
+)
+def test_predictions_of_unsure_tokens_have_wider_priors(
+    told: dict[str, float], wanted: dict[str, Any], factors: tuple[float, float]
+) -> None:
+    evidence, _ = _evidence()
+    unsure, sure = _predictions(evidence.people)
+    people = [replace(unsure, token_entropy=1.5, **told), replace(sure, token_entropy=0.5, **told)]
+    config = _config("none")
+    for name, value in wanted.items():
+        setattr(config.pose, name, value)
+    found = image_input(evidence, people, config)
+    assert [p.pose_factor for p in found.people] == pytest.approx(factors)
+    if config.pose.space == "tokens":
+        return
+    scheduler = Fitter(load_body("open"), None, config).scheduler([found])
+    plain = image_input(evidence, _predictions(evidence.people), config)
+    usual = Fitter(load_body("open"), None, config).scheduler([plain])
+    assert isinstance(scheduler.space, RotationSpace)
+    assert isinstance(usual.space, RotationSpace)
+    scale = torch.tensor(factors)[:, None, None]
+    torch.testing.assert_close(scheduler.space.scale, scale * usual.space.scale)
+    # They are a regressor's all the same.
+    assert scheduler.batch.person_prior.population.tolist() == [1, 1]
 
 
 def test_a_shape_that_nobody_predicted_has_the_populations_prior() -> None:

@@ -50,7 +50,12 @@ def lonely(table: dict[str, np.ndarray]) -> np.ndarray:
 def test_every_field_has_its_shape_and_type(table: dict[str, np.ndarray]) -> None:
     count = len(table["imgname"])
     real = {**BODY_FIELDS, **{f"initial_{name}": shape for name, shape in BODY_FIELDS.items()}}
-    real |= {**DEVIATIONS, "depth_log_scale": (), "vertices": (load_body().num_vertices, 3)}
+    real |= {
+        **DEVIATIONS,
+        "depth_log_scale": (),
+        "token_entropy": (),
+        "vertices": (load_body().num_vertices, 3),
+    }
     real |= {f"cost_{term}_{when}": () for term in TERMS for when in ("before", "after")}
     for name, shape in real.items():
         assert table[name].shape == (count, *shape), name

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from baselines.predictions import USUAL_ENTROPY
 from depthfit import camera as pinhole
 from depthfit import so3
 from depthfit.evaluation import metrics
+from depthfit.evidence.predictions import SIMULATED
+from depthfit.fit.config import PoseConfig
 from depthfit.joints import JOINT_INDEX, NUM_JOINTS, descendants
 from depthfit.synth.config import PredictionNoise
 from depthfit.synth.predict import JOINT_SHARE, LIMBS, code_probabilities, flip_limb, predict
+from depthfit.tokens.load import load_tokenizer
 from depthfit.tokens.vqvae import Tokenizer
 
 SILENT = PredictionNoise(
@@ -170,6 +174,24 @@ def test_token_probabilities_are_flatter_where_errors_are_larger():
     entropy = -(p * p.clamp(min=1e-12).log()).sum(-1)
     assert entropy[0, 145:].mean() > entropy[1, 145:].mean() + 0.3
     torch.testing.assert_close(entropy[0, :100], entropy[1, :100], atol=3.0, rtol=0)
+
+
+def test_entropies_tell_errors_as_a_fit_takes_them_to(studio, images):
+    """The log of a prediction's error grows with its entropy as ``pose.entropy_gain`` says, about the usual
+    entropy: six predictions of each of 22 people."""
+    tokenizer, entropies, errors = load_tokenizer(), [], []
+    for seed in range(6):
+        for image in images:
+            people = image.world.people
+            rng = np.random.default_rng(seed)
+            p = predict(rng, people, image.world.camera, studio.body, tokenizer, PredictionNoise())
+            entropies.append(torch.special.entr(torch.from_numpy(p.token_probs).float()).sum(-1).mean(-1))
+            true = torch.stack([q.person.pose for q in people])[:, :21]
+            angle = so3.log(true.mT @ p.pose[:, :21])
+            errors.append(angle.square().sum(-1).mean(-1).sqrt().log())
+    entropy, error = torch.cat(entropies).numpy(), torch.cat(errors).numpy()
+    assert np.median(entropy) == pytest.approx(USUAL_ENTROPY[SIMULATED], abs=0.2)
+    assert np.polyfit(entropy, error, 1)[0] == pytest.approx(PoseConfig().entropy_gain, abs=0.12)
 
 
 def test_predictions_are_as_good_as_published_ones(studio, images, capsys):

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from depthfit import __version__, so3
 from depthfit.errors import InputError
+from depthfit.evidence.predictions import SIMULATED
 from depthfit.evidence.scene import read_scene
 from depthfit.joints import COCO17, KEYPOINTS
 from depthfit.synth import SynthConfig
@@ -48,6 +49,7 @@ def test_evidence_is_read_back_as_it_was_made(scene, studio):
     reader = read_scene(scene, "coco17")
     assert reader.names == ("00000", "00001", "00002")
     assert reader.strangers == ()
+    assert reader.predictions.regressor == SIMULATED
     rows = [KEYPOINTS.index(name) for name in COCO17]
     for made in sample(CONFIG, studio):
         read = reader.read(made.name)
