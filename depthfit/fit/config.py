@@ -49,7 +49,7 @@ class PoseConfig:
     root_sigma_rad: float = 0.06
     population: str = "auto"
     population_play_rad: float = 0.1
-    population_robust_sigmas: float | None = 20.0
+    population_robust_sigmas: float | None = 30.0
     limit_sigma_rad: float | None = None
 
 
@@ -103,7 +103,7 @@ class DepthConfig:
     field_order: int = 5
     scale_sigma: float = 0.12
     erode_px: int = 3
-    robust_sigmas: float = 3.0
+    robust_sigmas: float = 2.0
 
 
 @dataclass
@@ -122,7 +122,7 @@ class ContourConfig:
     points: int = 240
     pixel_sigma: float = 4.0
     surface_cm: float = 1.5
-    robust_sigmas: float = 3.0
+    robust_sigmas: float = 2.0
 
 
 @dataclass

@@ -36,7 +36,7 @@ LIMB_RADIUS = 0.04
 DEPTH_SIGMA_M, DEPTH_SIGMA_LOG = 0.05, 0.02
 MAX_WRONG_BEND = 0.35
 """Sine of the angle by which a shin may stand before its thigh's line, a forearm behind its upper arm's."""
-MIN_GAIN = 2.0
+MIN_GAIN = 0.5
 """A twin is tried if it lowers the squared depth error at the limb's keypoints by this, in sigmas squared."""
 
 
