@@ -77,7 +77,7 @@ def person_numbers(people: Sequence[KeypointPerson], labels: np.ndarray | None) 
 
 def _start_config(config: FitConfig) -> FitConfig:
     """Fewer rounds on a coarser grid, and no verdict: a start is judged against its rivals alone."""
-    solver = replace(config.solver, rounds=5, grid=96, hypotheses=False)
+    solver = replace(config.solver, rounds=5, polish=0, grid=96, hypotheses=False)
     depth = replace(config.depth, samples=250)
     verdict = replace(config.verdict, use=False)
     return replace(config, solver=solver, depth=depth, verdict=verdict)

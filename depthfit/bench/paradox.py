@@ -92,7 +92,7 @@ def measure_curves(config: ParadoxConfig, folder: Path) -> Curves:
     curves: Curves = {key: {} for key in config.fits}
     for steps in track(config.steps, description="Fitting"):
         # Neither flips nor further starts nor a verdict: they jump, and a curve is one way on.
-        solver = replace(config.fit.solver, rounds=steps, steps=1, hypotheses=False)
+        solver = replace(config.fit.solver, rounds=steps, polish=0, steps=1, hypotheses=False)
         verdict = replace(config.fit.verdict, use=False)
         bench = Workbench(replace(config.fit, solver=solver, verdict=verdict), device, config.seed)
         for key in config.fits:

@@ -27,7 +27,8 @@ from depthfit.synth import SynthConfig
 POLL = 0.2
 MAX_STARTS = 50
 COARSE = [
-    "fit.solver.rounds=2", "fit.solver.grid=64", "fit.solver.hypotheses=false", "fit.depth.samples=200",
+    "fit.solver.rounds=2", "fit.solver.polish=0", "fit.solver.grid=64",
+    "fit.solver.hypotheses=false", "fit.depth.samples=200",
 ]  # fmt: skip
 """What is measured is the machinery; a coarse fit makes it work harder a second."""
 

@@ -175,7 +175,8 @@ class SolverConfig:
 
     Attributes:
         grid: Side in cells of the window in which a person is rendered for association.
-        rounds: Rounds of association and steps with all unknowns free.
+        rounds: Rounds of association and steps with all unknowns free, of each way that is tried.
+        polish: Such rounds more from the best of what was tried; zero: none.
         steps: Steps a round.
         hypotheses: Also try a third schedule, keypoints first, for whom two leave unexplained, and limbs
             flipped front to back where the depth contradicts the prediction.
@@ -183,7 +184,8 @@ class SolverConfig:
     """
 
     grid: int = 128
-    rounds: int = 8
+    rounds: int = 5
+    polish: int = 5
     steps: int = 2
     hypotheses: bool = True
     kernels: bool = True
@@ -284,6 +286,7 @@ _AMOUNTS = (
     "contour.surface_cm",
     "body.bone_sigma",
     "body.clothes_cm",
+    "solver.polish",
     "verdict.min_keypoints",
     "verdict.max_prior_rms",
     "verdict.max_reprojection",

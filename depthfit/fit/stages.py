@@ -39,6 +39,7 @@ class Schedule:
     widen: tuple[float, ...]
     depth_waits: int = 0
     contour_waits: int = 2
+    rounds: int | None = None
 
 
 CAMERA_ROUNDS, ROOT_ROUNDS = 2, 2
@@ -271,7 +272,8 @@ class Scheduler:
         return _rounds(("root", "bearing", "distance", "clothes"), ROOT_ROUNDS, schedule)
 
     def _bodies(self, schedule: Schedule) -> list[Round]:
-        return _rounds(ALL_UNKNOWNS, self.config.solver.rounds, schedule)
+        rounds = self.config.solver.rounds if schedule.rounds is None else schedule.rounds
+        return _rounds(ALL_UNKNOWNS, rounds, schedule)
 
     def _run(self, state: FitState, rounds: list[Round]) -> Solved:
         if self.graphs is not None and use_triton(state.people.root):

@@ -39,6 +39,7 @@ def _parts() -> list[Part]:
 def _quick() -> FitConfig:
     config = FitConfig()
     config.solver.rounds, config.solver.hypotheses, config.solver.grid = 1, False, 32
+    config.solver.polish = 0
     return config
 
 

@@ -246,6 +246,7 @@ def test_a_run_writes_every_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     config = SpeedConfig(out=str(tmp_path), quick=True, depth=[True], solvers=["lm"])
     config.batches = config.race_batches = [1]
     config.fit.solver.rounds, config.fit.solver.steps, config.fit.solver.grid = 1, 1, 32
+    config.fit.solver.polish = 0
     config.fit.solver.hypotheses, config.fit.depth.samples = False, 50
     # Its scenes are small ones here.
     monkeypatch.setattr(speed_scenes, "SynthConfig", partial(SynthConfig, width=320, height=240))

@@ -227,6 +227,7 @@ def test_the_benchmark_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
     config.level_people, config.level_fits = 4, ["free_focal"]
     config.ablation_people, config.device = 4, "cpu"
     config.fit.solver.rounds, config.fit.solver.hypotheses, config.fit.solver.grid = 1, False, 32
+    config.fit.solver.polish = 0
     text = run_splits(config)
     job = Job(str(tmp_path / "seed_1"), config.fit, "cpu", 1)
     assert job.scene(split_parts(["far"], 4, 1, "one")[0]).is_dir()

@@ -38,6 +38,7 @@ def images(body: Body) -> list[ImageInput]:
 def config() -> FitConfig:
     config = default_config()
     config.solver.rounds, config.solver.steps, config.solver.grid = 2, 1, 32
+    config.solver.polish = 1
     config.depth.samples, config.contour.points = 40, 40
     return config
 

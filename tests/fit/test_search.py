@@ -36,6 +36,7 @@ def everybody_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def _quick(hypotheses: bool = True) -> FitConfig:
     config = exact_config()
     config.solver.rounds, config.solver.steps, config.solver.grid = 3, 2, 64
+    config.solver.polish = 0
     config.depth.samples, config.solver.hypotheses = 120, hypotheses
     return config
 
@@ -89,6 +90,20 @@ def _masked(image: ImageInput) -> ImageInput:
     points, normals = (torch.from_numpy(v[contour.valid]).float() for v in (contour.points, contour.normals))
     person = dataclasses.replace(image.people[0], label=1, outline=OutlineInput(points, normals, closed=True))
     return dataclasses.replace(image, labels=labels, people=[person])
+
+
+def test_polish_goes_on_from_the_best_and_never_raises_its_cost(body: Body) -> None:
+    images = [exact_image(body, seed)[0] for seed in (2, 6, 8)]
+    costs, steps = [], []
+    for polish in (0, 4):
+        config = _quick()
+        config.solver.polish = polish
+        after = Fitter(body, None, config).solve(images).after
+        costs.append(after.cost)
+        steps.append(after.steps)
+    assert (costs[1] <= costs[0]).all()
+    assert (costs[1] < 0.9 * costs[0]).any()
+    assert (steps[1] >= steps[0]).all() and (steps[1] > steps[0]).any()
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 4])

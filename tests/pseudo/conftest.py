@@ -19,7 +19,8 @@ from depthfit.run import load_config
 from depthfit.synth import SynthConfig, make_scene
 
 FAST = (
-    "fit.solver.rounds=1", "fit.solver.steps=1", "fit.solver.grid=24", "fit.solver.hypotheses=false",
+    "fit.solver.rounds=1", "fit.solver.polish=0", "fit.solver.steps=1", "fit.solver.grid=24",
+    "fit.solver.hypotheses=false",
     "fit.depth.samples=40", "fit.contour.points=40", "fit.verdict.use=false",
     "gate.max_reprojection=null", "gate.max_depth_residual=null", "gate.max_joint_sd=null",
     "gate.max_focal_sd=null", "gate.max_prior=null", "gate.max_beta=null", "gate.min_inside=0",

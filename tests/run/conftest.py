@@ -15,7 +15,8 @@ from depthfit.synth import SynthConfig, make_scene
 from tests.run.photo_files import pixels, write_photo
 
 FAST = [
-    "solver.rounds=2", "solver.steps=1", "solver.grid=32", "solver.hypotheses=false", "depth.samples=80",
+    "solver.rounds=2", "solver.polish=0", "solver.steps=1", "solver.grid=32",
+    "solver.hypotheses=false", "depth.samples=80",
     "contour.points=60", "output.overlays=false",
 ]  # fmt: skip
 """Too coarse for a good fit, but through all of the code."""

@@ -24,7 +24,7 @@ from depthfit.run.scene_fit import _LeftOut, _places, _SceneRun, batch_size
 from tests.evidence.scene_files import mark_predictions
 from tests.run.conftest import fit, rows
 
-QUICK = ("pose.space=rotations", "solver.rounds=1", "solver.steps=1", "solver.grid=32")
+QUICK = ("pose.space=rotations", "solver.rounds=1", "solver.polish=0", "solver.steps=1", "solver.grid=32")
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -319,7 +319,7 @@ def test_large_images_fill_a_batch_sooner_and_empty_ones_fill_it_too(
 @pytest.mark.parametrize("space", ["rotations", "tokens"])
 def test_a_fit_does_not_depend_on_its_batch(scene: Path, tmp_path: Path, space: str) -> None:
     for batch in (1, 16):
-        quick = ("solver.rounds=1", "solver.steps=1", "output.overlays=false")
+        quick = ("solver.rounds=1", "solver.polish=0", "solver.steps=1", "output.overlays=false")
         fit(scene, tmp_path / str(batch), f"pose.space={space}", f"batch={batch}", *quick)
     one, many = rows(tmp_path / "1"), rows(tmp_path / "16")
     assert np.array_equal(one["status"], many["status"])
@@ -335,6 +335,7 @@ def test_a_fit_does_not_depend_on_its_batch(scene: Path, tmp_path: Path, space: 
         (["init=oracle"], "predictions, keypoints"),
         (["batch=0"], "above zero"),
         (["solver.rounds=0"], r"solver\.rounds: 0\. Use at least 1"),
+        (["solver.polish=-1"], r"solver\.polish: -1\. Use zero or more"),
         (["solver.steps=-1"], r"solver\.steps: -1"),
         (["solver.grid=0"], r"solver\.grid: 0"),
         (["device=abacus"], "auto, cpu or cuda"),
