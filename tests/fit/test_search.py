@@ -103,7 +103,8 @@ def test_polish_goes_on_from_the_best_and_never_raises_its_cost(body: Body) -> N
         steps.append(after.steps)
     assert (costs[1] <= costs[0]).all()
     assert (costs[1] < 0.9 * costs[0]).any()
-    assert (steps[1] >= steps[0]).all() and (steps[1] > steps[0]).any()
+    assert (steps[1] >= steps[0]).all()
+    assert (steps[1] > steps[0]).any()
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 4])
