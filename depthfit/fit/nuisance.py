@@ -15,9 +15,9 @@ NUM_CLOTHES = 1 + NUM_JOINTS
 CORRELATION = 1.7
 """Errors of neighbouring pixels, outline points and joints are correlated beyond what the model knows, so the
 Hessian is too sure, by this factor in standard deviation. Calibrated on synthetic scenes (seeds 100 to 105),
-where 68 % intervals of focal and distance then held about 68 % of the truths (73 to 76 % since depth and outline
-are trusted to 2 sigmas). The camera's priors gain the same weight, lest rows that say one thing twice outvote
-them."""
+where 68 % intervals of focal and distance then held about 68 % of the truths (73 to 74 % since depth and
+outline are trusted to 2 sigmas). The camera's priors gain the same weight, lest rows that say one thing twice
+outvote them."""
 
 COMMON_ERROR = 0.3
 """Correlation of the errors that the people of an image make of their common camera. Calibrated on synthetic
