@@ -34,6 +34,7 @@ class Schedule:
             1987); narrow ones keep a good start from being dragged off by what is not the person.
         depth_waits, contour_waits: Rounds with all unknowns free before depth and outline count. A rim that
             is still far off is matched to the wrong side of a limb; keypoints and depth bring it near.
+        rounds: Rounds with all unknowns free; ``None``: as many as the settings say.
     """
 
     widen: tuple[float, ...]
